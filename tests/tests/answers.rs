@@ -5,13 +5,13 @@
 use std::fs;
 
 use alloy_primitives::Address;
+use duet_chaos::signers;
 use duet_harness::{
     anvil::Anvil,
     duet::text,
     http::Api,
     stack::{ALL_KINDS, Pair, Stack},
 };
-use duet_tests::signers;
 use duet_wire::{
     Priority,
     batch::{BatchItem, BatchRequest},

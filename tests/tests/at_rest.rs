@@ -6,6 +6,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
+use duet_chaos::{databases, signers};
 use duet_credentials::{InitSettings, Layout, initialise};
 use duet_harness::{
     duet::{Duet, text},
@@ -24,11 +25,9 @@ use duet_party::{
     vault::Vault,
 };
 use duet_test_postgres::PostgresServer as Postgres;
-use duet_tests::{
-    databases, signers,
-    vault_transit::{Mood, TOKEN, VaultTransitServer},
-};
 use tokio::task::JoinSet;
+
+use crate::vault_transit::{Mood, TOKEN, VaultTransitServer};
 
 /// The settings that name what opens a store.
 const SOURCES: [&str; 4] = ["DUET_KEY_FILE", "DUET_KEY_CREDENTIAL", "DUET_PASSPHRASE", "DUET_VAULT_KEY"];

@@ -25,8 +25,3 @@ mod rollback;
 mod stolen_disk;
 mod threshold_queries;
 mod throwaway_wallets;
-
-/// `short`, or `long` under `cargo xtask attack --long`.
-pub(crate) fn tries(short: u32, long: u32) -> u32 {
-    if std::env::var_os("DUET_ATTACK_LONG").is_some() { long } else { short }
-}

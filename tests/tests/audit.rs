@@ -9,12 +9,12 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
+use duet_actors::malicious::answer_badly_to;
 use duet_harness::{
     duet::{Duet, text},
     stack::{ALL_KINDS, Pair, Stack, Wallet},
 };
 use duet_protocol::ids::ShareIndex;
-use duet_tests::malicious::answer_badly_to;
 use serde_json::Value;
 use tokio::time::{interval, timeout};
 

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use duet_tests::{
-    chaos::{self, Load, Settings},
+use duet_chaos::{
     fleet::Shape,
+    suite::{self, Load, Settings},
 };
 
 /// The load while faults happen.
@@ -26,7 +26,7 @@ async fn jobs__should_each_be_signed_once_while_everything_breaks() {
     // The service's store is in PostgreSQL, the partner's is a file. Both kinds fail.
     let shape = Shape { on_postgres: &["service"], ..Shape::default() };
     let settings = Settings { seed: given.unwrap_or(SEED), load: LOAD, longest: LONGEST, shape };
-    let report = chaos::run(settings, &|line| println!("{line}")).await.unwrap();
+    let report = suite::run(settings, &|line| println!("{line}")).await.unwrap();
     let ([jobs, signed], [by_device, failed, interrupted]) = (report.jobs, report.by_device);
     println!("{jobs} jobs, {signed} signed, others {:?}; {} faults", report.unsigned, report.faults.len());
     println!("{by_device} by the device: {failed} attempts failed, {interrupted} in the middle of a session");

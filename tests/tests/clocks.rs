@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
+use duet_chaos::signers;
 use duet_harness::{
     clocks::shifted,
     duet::text,
     stack::{Server, Stack, Wallet},
 };
-use duet_tests::{metrics::Exposition, signers};
+use duet_test_docs::metrics::Exposition;
 use serde_json::Value;
 use tokio::time::{interval, timeout};
 

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use duet_bus::{Address, PublishError, Role, kv, streams};
-use duet_harness::{duet::text, stack::Pair};
-use duet_protocol::ids::SessionId;
-use duet_tests::{
+use duet_chaos::{
     cluster::{Cluster, NODES},
     fleet::{Fleet, Shape},
     signers,
 };
+use duet_harness::{duet::text, stack::Pair};
+use duet_protocol::ids::SessionId;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_pair__should_sign_on_a_cluster_with_several_of_each_process() {

@@ -9,6 +9,14 @@ use std::{
     time::Duration,
 };
 
+use duet_actors::{
+    browser::{
+        device::Device,
+        socket::{Socket, upgrade},
+    },
+    malicious::MaliciousPartner,
+    stage::Stage,
+};
 use duet_adversary::responder::respond_with;
 use duet_harness::{
     duet::text,
@@ -16,16 +24,8 @@ use duet_harness::{
     stack::{Server, Stack},
 };
 use duet_protocol::ids::ShareIndex;
+use duet_test_docs::metrics::{Exposition, documented};
 use duet_test_docs::{part, table};
-use duet_tests::{
-    browser::{
-        device::Device,
-        socket::{Socket, upgrade},
-    },
-    malicious::MaliciousPartner,
-    metrics::{Exposition, documented},
-    stage::Stage,
-};
 use duet_wire::{Code, OutcomeResult, Pair, gateway::Destination};
 use prometheus_client::{encoding::prometheus_text, registry::Registry};
 use serde_json::json;

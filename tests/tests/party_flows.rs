@@ -9,6 +9,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use duet_actors::{
+    malicious::{MaliciousPartner, answer_badly_in},
+    refused_writes::{Refused, accept, refuse},
+    stage::{Backend, PATIENCE, Stage, name, now_ms, random, tenant},
+};
 use duet_adversary::{oracle::respond_as_abort_oracle, responder::respond_with};
 use duet_bus::Role;
 use duet_party::{
@@ -29,11 +34,6 @@ use duet_protocol::{
     natural::Natural,
     paillier::ModulusSize,
     session::CipherEvidence,
-};
-use duet_tests::{
-    malicious::{MaliciousPartner, answer_badly_in},
-    refused_writes::{Refused, accept, refuse},
-    stage::{Backend, PATIENCE, Stage, name, now_ms, random, tenant},
 };
 use duet_wire::{
     Code, InvitationReply, Manifest, OutcomeResult, Pair, Seat, SignedRequest, SigningRequest, WalletInfo,

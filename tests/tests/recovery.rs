@@ -4,17 +4,16 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use duet_chaos::signers;
 use duet_harness::{
     duet::{Duet, text},
     http::Api,
     process::Process,
     stack::{ALL_KINDS, Pair, Stack, Wallet},
 };
-use duet_tests::{
-    signers,
-    traffic::{Connections, Traffic},
-};
 use serde_json::{Value, json};
+
+use crate::traffic::{Connections, Traffic};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parties__should_sign_again_after_kill_9() {

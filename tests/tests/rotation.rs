@@ -15,6 +15,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use duet_bus::{Address, Bus, ConnectError, ConnectSettings, NkeySeed, Role};
+use duet_chaos::{
+    cluster::{Cluster, NODES},
+    databases,
+};
 use duet_credentials::{InitSettings, Layout, initialise};
 use duet_harness::{
     anvil::{http_client, https_client},
@@ -29,10 +33,6 @@ use duet_party::store::{
     postgres::{PostgresOptions, PostgresStore},
 };
 use duet_test_postgres::PostgresServer as Postgres;
-use duet_tests::{
-    cluster::{Cluster, NODES},
-    databases,
-};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},

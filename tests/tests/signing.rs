@@ -4,13 +4,13 @@
 
 use std::fs;
 
+use duet_chaos::signers;
 use duet_harness::{
     anvil::{Anvil, CHAIN_ID},
     duet::text,
     judges,
     stack::{ALL_KINDS, Pair, Stack},
 };
-use duet_tests::signers;
 use serde_json::{Value, json};
 
 const RECIPIENT: &str = "0x00000000000000000000000000000000DeaDBeef";

@@ -10,8 +10,8 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, extract::State, routing::post};
+use duet_actors::browser::{device::Device, socket::Socket};
 use duet_harness::{duet::text, http::Api, stack::Stack};
-use duet_tests::browser::{device::Device, socket::Socket};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{KeyValue, any_value::Value as AnyValue},

@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use duet_chaos::signers;
 use duet_harness::{
     broker::Broker,
     duet::{Duet, text},
@@ -24,7 +25,6 @@ use duet_party::store::{
 };
 use duet_protocol::ids::{Epoch, SessionId, ShareIndex, WalletId};
 use duet_test_postgres::PostgresServer as Postgres;
-use duet_tests::signers;
 use duet_wire::policy::{Bound, Limit, Spend, SpendLimit, SpendOption};
 use serde_json::Value;
 

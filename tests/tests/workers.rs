@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use duet_chaos::{databases, signers};
 use duet_harness::{
     duet::text,
     parties::Database,
@@ -23,7 +24,6 @@ use duet_party::store::{
 };
 use duet_protocol::ids::SessionId;
 use duet_test_postgres::PostgresServer as Postgres;
-use duet_tests::{databases, signers};
 use tokio::task::JoinSet;
 
 /// A stack with a second worker of each party.

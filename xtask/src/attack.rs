@@ -104,7 +104,7 @@ pub(crate) fn attack(options: &Options) -> Result<()> {
         needs.push(Need::CargoDeny);
     }
     let tests = Wanted::of(rows.iter().flat_map(|row| row.checks).filter(wanted));
-    if tests.packages.contains(END_TO_END) {
+    if !tests.packages.is_disjoint(&BTreeSet::from(ON_A_BROKER)) {
         needs.push(Need::NatsServer);
     }
     if tests.packages.contains("duet-party") {
@@ -157,6 +157,12 @@ const END_TO_END: &str = "duet-tests";
 /// The program with the end-to-end tests. Each of their targets is a module in it.
 const END_TO_END_PROGRAM: Target = Target::Test("e2e");
 
+/// The packages whose tests start a broker.
+const ON_A_BROKER: [&str; 4] = [END_TO_END, "duet-bus", "duet-gateway", "duet-orchestrator"];
+
+/// The packages whose tests start the program `duet`.
+const WITH_THE_PROGRAM: [&str; 2] = [END_TO_END, "duet-gateway"];
+
 /// What to run: each target and each test once, even if it serves several rows.
 #[derive(Default)]
 struct Wanted {
@@ -197,7 +203,7 @@ impl Wanted {
         if long {
             test.env("DUET_ATTACK_LONG", "1");
         }
-        if self.targets.contains(&END_TO_END_PROGRAM) {
+        if !self.packages.is_disjoint(&BTreeSet::from(WITH_THE_PROGRAM)) {
             test.env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
         }
         // The results show failed tests. A test that was cut short has no result.

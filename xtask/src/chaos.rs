@@ -1,4 +1,4 @@
-//! `cargo xtask chaos`: builds the fault suite, and hands over to `tests/src/bin/chaos.rs`.
+//! `cargo xtask chaos`: builds the fault suite, and hands over to `crates/chaos/src/main.rs`.
 
 use anyhow::Result;
 

@@ -7,10 +7,11 @@
 //!
 //! [`Item`] reads the documentation of an enum's variants from its source. So a table says what the
 //! code's own documentation says. [`commands`] finds the command lines of a document and parses
-//! them as the program would.
+//! them as the program would. [`metrics`] parses what a process shows at `/metrics`.
 
 pub mod commands;
 mod item;
+pub mod metrics;
 
 use std::{
     fmt::Write as _,

@@ -16,15 +16,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use duet_actors::{
+    lying_gateway::{Lie, LyingGateway},
+    malicious,
+};
 use duet_harness::{
     anvil::{Anvil, CHAIN_ID},
     duet::{Duet, text},
     programs,
     stack::{Server, Stack, TENANT, for_trying_out},
-};
-use duet_tests::{
-    lying_gateway::{Lie, LyingGateway},
-    malicious,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;

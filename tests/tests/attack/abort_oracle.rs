@@ -2,6 +2,12 @@
 //! (CVE-2023-33242, ePrint 2023/1234).
 
 use anyhow::Result;
+use duet_actors::{
+    malicious::MaliciousPartner,
+    refused_writes::{Refused, accept, refuse},
+    stage::{Stage, name},
+    tries::tries,
+};
 use duet_adversary::{
     oracle::respond_as_abort_oracle,
     responder::respond_with,
@@ -12,14 +18,7 @@ use duet_party::{
     store::{Readiness, RecordStore as _},
 };
 use duet_protocol::{arithmetic::default_arithmetic, ids::PaillierKeyId, natural::Natural, verdict::Verdict};
-use duet_tests::{
-    malicious::MaliciousPartner,
-    refused_writes::{Refused, accept, refuse},
-    stage::{Stage, name},
-};
 use duet_wire::{Code, InvitationReply, Manifest, OutcomeResult, Pair, SigningRequest, WalletInfo};
-
-use crate::attack::tries;
 
 /// The low `bits` bits of a big-endian number.
 fn low_bits(number: &[u8], bits: u32) -> Vec<bool> {
@@ -134,7 +133,7 @@ async fn opened(
     attacker: &MaliciousPartner,
     manifest: &Manifest,
     request: &SigningRequest,
-) -> Result<duet_tests::malicious::Opened> {
+) -> Result<duet_actors::malicious::Opened> {
     let mut rounds = attacker.listen(manifest).await?;
     let accepted = stage.invite(&manifest.initiator.party, &manifest.encode()?).await?;
     assert!(matches!(accepted, InvitationReply::Accepted { .. }), "{accepted:?}");
@@ -163,7 +162,7 @@ async fn a_party_that_could_not_lock__should_say_nothing_and_initiate_nothing_af
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(duet_tests::stage::PATIENCE, unready).await?;
+    tokio::time::timeout(duet_actors::stage::PATIENCE, unready).await?;
     drop(stage.service.worker.take());
     accept(&database).await?;
     stage.service.crash().await?;

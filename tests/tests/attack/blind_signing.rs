@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use duet_actors::stage::Stage;
 use duet_party::{PartySettings, SessionLimits, store::PaillierState};
 use duet_protocol::ids::ShareIndex;
-use duet_tests::stage::Stage;
 use duet_wire::{InvitationReply, Manifest, OutcomeResult, Pair, SignedRequest};
 
 #[tokio::test(flavor = "multi_thread")]

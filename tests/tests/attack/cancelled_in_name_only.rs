@@ -3,6 +3,7 @@
 //! revocation.
 
 use anyhow::{Context as _, Result, bail};
+use duet_actors::stage::{Backend, PATIENCE, Stage, now_ms};
 use duet_bus::{Address, Speaker};
 use duet_party::{
     Party,
@@ -14,7 +15,6 @@ use duet_party::{
     worker::{Worker, WorkerSettings},
 };
 use duet_protocol::codec;
-use duet_tests::stage::{Backend, PATIENCE, Stage, now_ms};
 use duet_wire::{
     Code, InvitationReply, Manifest, OutcomeResult, Pair, SignedRequest, SigningRequest,
     revocation::{RevocationProof, RevocationReply, SignedRevocation},

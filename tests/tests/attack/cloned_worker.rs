@@ -5,16 +5,13 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Result, anyhow};
+use duet_actors::{malicious::MaliciousService, stage::Stage};
 use duet_bus::RequestError;
+use duet_chaos::fleet::{Fleet, Shape};
 use duet_party::{ResumptionSettings, Worker, WorkerSettings, compute::system_rng};
 use duet_protocol::{
     ids::ShareIndex,
     initiator::{AwaitingCipher, Initiator},
-};
-use duet_tests::{
-    fleet::{Fleet, Shape},
-    malicious::MaliciousService,
-    stage::Stage,
 };
 use duet_wire::{Code, InvitationReply, Manifest, OutcomeResult, Pair, SigningRequest};
 use prometheus_client::{encoding::text::encode, registry::Registry};

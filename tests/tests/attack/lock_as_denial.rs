@@ -2,10 +2,10 @@
 //! an authentic answer can do that.
 
 use anyhow::Result;
+use duet_actors::{malicious::MaliciousPartner, stage::Stage};
 use duet_adversary::responder::respond_with;
 use duet_party::store::PaillierState;
 use duet_protocol::ids::ShareIndex;
-use duet_tests::{malicious::MaliciousPartner, stage::Stage};
 use duet_wire::{Code, InvitationReply, OutcomeResult, Pair};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,13 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
+use duet_actors::{
+    held_gate::HeldGate,
+    malicious::{MaliciousPartner, Opened, answer_badly_to},
+    stage::{Backend, PATIENCE, Stage, limits},
+};
 use duet_adversary::responder::respond_with;
+use duet_chaos::{databases, suite::SmallDisk};
 use duet_harness::{
     duet::text,
     http::Api,
@@ -25,13 +31,6 @@ use duet_party::{
 };
 use duet_protocol::{ids::PaillierKeyId, natural::Natural, paillier::ModulusSize, responder::Charged};
 use duet_test_postgres::PostgresServer as Postgres;
-use duet_tests::{
-    chaos::SmallDisk,
-    databases,
-    held_gate::HeldGate,
-    malicious::{MaliciousPartner, Opened, answer_badly_to},
-    stage::{Backend, PATIENCE, Stage, limits},
-};
 use duet_wire::{Code, InvitationReply, Pair, WalletInfo};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::{sync::OwnedMutexGuard, time::timeout};

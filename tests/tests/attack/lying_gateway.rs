@@ -5,15 +5,15 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use duet_harness::stack::Stack;
-use duet_protocol::{card::CardRefusal, curve::SecretScalar, keygen::PaperRefusal};
-use duet_tests::{
+use duet_actors::{
     browser::{
         device::{Device, Recipient},
         socket::Socket,
     },
     lying_gateway::{Lie, LyingGateway},
 };
+use duet_harness::stack::Stack;
+use duet_protocol::{card::CardRefusal, curve::SecretScalar, keygen::PaperRefusal};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,10 @@
 //! the responder a payment that the wallet's policy permits, and runs the session for another one.
 
 use anyhow::{Result, ensure};
+use duet_actors::{
+    malicious::MaliciousService,
+    stage::{PATIENCE, Stage, verify},
+};
 use duet_bus::Address;
 use duet_party::compute::system_rng;
 use duet_protocol::{
@@ -10,10 +14,6 @@ use duet_protocol::{
     ids::ShareIndex,
     initiator::Initiator,
     verdict::{Unlocked, Verdict},
-};
-use duet_tests::{
-    malicious::MaliciousService,
-    stage::{PATIENCE, Stage, verify},
 };
 use duet_wire::{
     Code, InvitationReply, Manifest, Outcome, OutcomeResult, Pair, RecoverableSignature, SignedOutcome,

@@ -1,6 +1,7 @@
 //! P1* searches the plaintexts of many answers for traces of the responder's share: a mask that is
 //! too narrow, a multiplier that is not reduced, a plaintext that wraps.
 
+use duet_actors::tries::tries;
 use duet_adversary::test_fixtures::{self, rng};
 use duet_protocol::{
     arithmetic::default_arithmetic,
@@ -8,8 +9,6 @@ use duet_protocol::{
     natural::Natural,
     paillier::{Ciphertext, masked_plaintext},
 };
-
-use crate::attack::tries;
 
 /// Cells of the histogram over the highest bits of the mask.
 const CELLS: usize = 16;

@@ -5,6 +5,10 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use duet_actors::{
+    malicious::MaliciousService,
+    stage::{Stage, random},
+};
 use duet_adversary::initiator::{signature_r, start_with_nonce};
 use duet_bus::RequestError;
 use duet_party::compute::system_rng;
@@ -12,10 +16,6 @@ use duet_protocol::{
     curve::{Scalar, SecretScalar},
     ids::ShareIndex,
     initiator::AwaitingCipher,
-};
-use duet_tests::{
-    malicious::MaliciousService,
-    stage::{Stage, random},
 };
 use duet_wire::{Code, InvitationReply, Manifest, OutcomeResult, Pair, SigningRequest, WalletInfo};
 

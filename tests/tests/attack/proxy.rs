@@ -7,12 +7,12 @@ use duet_harness::{
     duet::Duet,
     stack::{ALL_KINDS, Stack, TENANT},
 };
-use duet_tests::{
+
+use crate::{
     proxy::{RecordingProxy, VARIABLES},
     vault_transit::{TOKEN, VaultTransitServer},
+    webhooks::{self, Receiver},
 };
-
-use crate::webhooks::{self, Receiver};
 
 /// A name that never resolves (RFC 6761), so that only a proxy could know it.
 const ELSEWHERE: &str = "orchestrator.invalid";

@@ -2,10 +2,10 @@
 //! report. They replay it into the same session and into another, before and after a restart.
 
 use anyhow::Result;
+use duet_actors::{malicious::MaliciousService, stage::Stage};
 use duet_bus::{Address, RequestError};
 use duet_party::compute::system_rng;
 use duet_protocol::{ids::ShareIndex, initiator::Initiator};
-use duet_tests::{malicious::MaliciousService, stage::Stage};
 use duet_wire::{Code, InvitationReply, Manifest, OutcomeResult, Pair};
 
 async fn invited(stage: &Stage, manifest: &Manifest) -> Result<Option<Code>> {

@@ -4,6 +4,10 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use duet_actors::{
+    malicious::MaliciousPartner,
+    stage::{PATIENCE, Stage, name},
+};
 use duet_adversary::responder::respond_with;
 use duet_bus::{audit::read_head, streams::StorageSettings};
 use duet_party::{
@@ -16,10 +20,6 @@ use duet_protocol::{
     ids::{PaillierKeyId, ShareIndex},
     natural::Natural,
     paillier::ModulusSize,
-};
-use duet_tests::{
-    malicious::MaliciousPartner,
-    stage::{PATIENCE, Stage, name},
 };
 use duet_wire::{Code, InvitationReply, OutcomeResult, Pair, WalletInfo, audit::SignedHead};
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};

@@ -5,6 +5,11 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use anyhow::{Context as _, Result, bail, ensure};
+use duet_actors::{
+    malicious::MaliciousPartner,
+    stage::{Stage, now_ms},
+    tries::tries,
+};
 use duet_adversary::{
     oracle::respond_as_threshold,
     world::{Job, Pair as Seats, World},
@@ -23,13 +28,7 @@ use duet_protocol::{
     paillier::ModulusSize,
     verdict::Verdict,
 };
-use duet_tests::{
-    malicious::MaliciousPartner,
-    stage::{Stage, now_ms},
-};
 use duet_wire::{Code, InvitationReply, OutcomeResult, Pair, WalletInfo};
-
-use crate::attack::tries;
 
 /// An interval that contains the share: from the first number to below the second.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,6 +2,11 @@
 //! Paillier key.
 
 use anyhow::{Result, ensure};
+use duet_actors::{
+    malicious::MaliciousPartner,
+    stage::{Stage, now_ms},
+    tries::tries,
+};
 use duet_adversary::{
     oracle::respond_as_oracle_on_another_wallet,
     world::{Job, Pair as Seats, World},
@@ -13,13 +18,7 @@ use duet_protocol::{
     natural::Natural,
     verdict::Verdict,
 };
-use duet_tests::{
-    malicious::MaliciousPartner,
-    stage::{Stage, now_ms},
-};
 use duet_wire::{Code, InvitationReply, OutcomeResult, Pair, WalletInfo};
-
-use crate::attack::tries;
 
 #[test]
 fn wallets_under_one_key_without_a_lock__should_give_away_each_others_shares() {

@@ -54,7 +54,7 @@ const fn attacks(names: &'static [&'static str]) -> Check {
 }
 
 const fn gateway(names: &'static [&'static str]) -> Check {
-    tests("duet-tests", Target::Test("gateway"), names)
+    tests("duet-gateway", Target::Test("gateway"), names)
 }
 
 pub(crate) const ROWS: &[Row] = &[
@@ -447,7 +447,7 @@ pub(crate) const ROWS: &[Row] = &[
                 "cancelled_in_name_only::a_restored_party__should_sign_nothing_from_before",
             ]),
             tests(
-                "duet-tests",
+                "duet-orchestrator",
                 Target::Test("orchestrator"),
                 &[
                     "revocations::a_job_that_waits__should_be_cancelled_at_the_parties_as_well",
@@ -482,7 +482,7 @@ pub(crate) const ROWS: &[Row] = &[
                 "seating::each_thing_wrong_is_refused_by_its_own_code",
             ]),
             tests(
-                "duet-tests",
+                "duet-orchestrator",
                 Target::Test("orchestrator"),
                 &[
                     "submission::an_idempotency_key__should_stand_for_one_content",
@@ -499,7 +499,7 @@ pub(crate) const ROWS: &[Row] = &[
         checks: &[
             wire(&["signed::a_result_is_by_the_orchestrator_and_every_byte_is_signed"]),
             tests(
-                "duet-tests",
+                "duet-orchestrator",
                 Target::Test("orchestrator"),
                 &[
                     "attempts::an_invalid_signature__should_be_refused_and_blamed",
@@ -507,9 +507,9 @@ pub(crate) const ROWS: &[Row] = &[
                 ],
             ),
             tests(
-                "duet-tests",
-                Target::Test("broker_permissions"),
-                &["a_tenant__should_see_its_own_results_alone"],
+                "duet-bus",
+                Target::Test("bus"),
+                &["permissions::a_tenant__should_see_its_own_results_alone"],
             ),
         ],
     },
@@ -519,16 +519,16 @@ pub(crate) const ROWS: &[Row] = &[
         source: "broker misuse",
         checks: &[
             tests(
-                "duet-tests",
-                Target::Test("broker_permissions"),
+                "duet-bus",
+                Target::Test("bus"),
                 &[
-                    "each_role__should_publish_on_its_own_subjects_alone",
-                    "each_role__should_listen_to_its_own_subjects_alone",
-                    "a_stranger__should_be_refused",
-                    "plaintext__should_be_refused",
-                    "a_broker_with_another_authoritys_certificate__should_not_be_trusted",
-                    "a_party__should_not_reach_buckets_through_reply_subjects",
-                    "a_party__should_not_gain_subjects_by_answering",
+                    "permissions::each_role__should_publish_on_its_own_subjects_alone",
+                    "permissions::each_role__should_listen_to_its_own_subjects_alone",
+                    "permissions::a_stranger__should_be_refused",
+                    "permissions::plaintext__should_be_refused",
+                    "permissions::a_broker_with_another_authoritys_certificate__should_not_be_trusted",
+                    "permissions::a_party__should_not_reach_buckets_through_reply_subjects",
+                    "permissions::a_party__should_not_gain_subjects_by_answering",
                 ],
             ),
             gateway(&["refusals::stranger__should_get_nothing_but_cards_and_a_partys_own_refusal"]),

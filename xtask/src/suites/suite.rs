@@ -47,11 +47,11 @@ pub(crate) enum Suite {
 /// The protocol with the constant-time arithmetic alone.
 const WITHOUT_GMP: [&str; 3] = ["--package", "duet-protocol", "--no-default-features"];
 
-/// The tests of all crates but the end-to-end tests.
+/// The tests of all crates but those that start the program `duet`.
 const UNIT: &[&str] = &["--workspace"];
 /// The end-to-end tests, which run only by name. The whole workspace, as for the unit tests: the
 /// features match, and nothing is built again.
-const E2E: &[&str] = &["--workspace", "--test", "e2e"];
+const E2E: &[&str] = &["--workspace", "--test", "e2e", "--test", "gateway"];
 
 impl Suite {
     /// Whether it uses no port, file or build folder of the tests in Rust, so that it may run
@@ -73,9 +73,9 @@ impl Suite {
             Self::Lint => 100,
             Self::Deny => 10,
             Self::Build => 240,
-            Self::Unit => 240,
+            Self::Unit => 330,
             Self::Wasm => 120,
-            Self::E2e => 590,
+            Self::E2e => 530,
             Self::Browser => 600,
         }
     }
@@ -100,7 +100,7 @@ impl Suite {
             Self::Deny => &[Need::CargoDeny],
             Self::Build => &[Need::Compiler, Need::Nextest, Need::Wasm, Need::Npm(Packages::Frontend)],
             // Some crates' own tests need a real broker or a real database.
-            Self::Unit => &[Need::Compiler, Need::Nextest, Need::NatsServer, Need::Postgres],
+            Self::Unit => &[Need::Compiler, Need::Nextest, Need::NatsServer, Need::Postgres, Need::Nginx],
             Self::Wasm => &[Need::Npm(Packages::Judges), Need::Npm(Packages::Frontend), Need::Wasm],
             Self::E2e => &[
                 Need::Compiler,
@@ -110,7 +110,6 @@ impl Suite {
                 Need::Postgres,
                 Need::Faketime,
                 Need::Documented,
-                Need::Nginx,
             ],
             Self::Browser => BROWSER,
         }
@@ -129,7 +128,7 @@ impl Suite {
             }
             Self::Lint => {
                 // `--all-targets` leaves out the end-to-end tests, which run only by name.
-                for targets in [&["--all-targets"][..], &["--test", "e2e"]] {
+                for targets in [&["--all-targets"][..], &["--test", "e2e", "--test", "gateway"]] {
                     let mut clippy = cargo();
                     clippy.args(["clippy", "--locked", "--workspace"]).args(targets);
                     visibly(clippy.args(["--", "--deny", "warnings"]))?;

@@ -1,0 +1,4 @@
+//! The bus on the real broker: delivery, and the permissions of every role.
+
+mod delivery;
+mod permissions;
