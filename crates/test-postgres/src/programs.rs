@@ -57,5 +57,5 @@ pub(crate) fn server_account() -> Result<Option<Account>> {
     account("postgres")
         .or_else(|| account("nobody"))
         .map(Some)
-        .context("this machine has neither the user `postgres` nor the user `nobody`")
+        .context("PostgreSQL refuses to run as root: add a user `postgres` to this machine")
 }
