@@ -57,6 +57,22 @@ pub fn respond_as_abort_oracle(
     Door::respond(state, &answer)
 }
 
+/// The session's own, honest answer, plus the plaintext of the ciphertext `nothing`: a multiple of
+/// `q`.
+fn respond_and_add(
+    state: ReadyToRespond,
+    nothing: impl FnOnce(&EncryptionKey) -> Result<Natural, ApiMisuse>,
+    rng: &mut dyn CryptoRng,
+) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
+    let (multiplier, plaintext) = Door::terms(&state)?;
+    let enrolment = Door::enrolment(&state);
+    let key = enrolment.encryption_key();
+    let squared = key.squared_arithmetic();
+    let own = squared.pow(enrolment.ciphertext().as_natural(), &scalar_to_natural(&multiplier));
+    let answer = disguised(key, &squared.mul(&own, &nothing(key)?), &plaintext, rng)?;
+    Door::respond(state, &answer)
+}
+
 /// An oracle against the share of *another* wallet under the same Paillier key, whose
 /// encryption `victim` is. To this session's own, honest answer it adds `q·y`, which is 0 mod
 /// `q` unless the guess is wrong and the sum wraps mod `N`. This is why a Paillier key serves
@@ -71,14 +87,10 @@ pub fn respond_as_oracle_on_another_wallet(
     guess: &Natural,
     rng: &mut dyn CryptoRng,
 ) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
-    let (multiplier, plaintext) = Door::terms(&state)?;
-    let enrolment = Door::enrolment(&state);
-    let key = enrolment.encryption_key();
-    let squared = key.squared_arithmetic();
-    let own = squared.pow(enrolment.ciphertext().as_natural(), &scalar_to_natural(&multiplier));
-    let nothing = squared.pow(&quotient(key, victim, bits, guess)?, &order());
-    let answer = disguised(key, &squared.mul(&own, &nothing), &plaintext, rng)?;
-    Door::respond(state, &answer)
+    let nothing = |key: &EncryptionKey| {
+        Ok(key.squared_arithmetic().pow(&quotient(key, victim, bits, guess)?, &order()))
+    };
+    respond_and_add(state, nothing, rng)
 }
 
 /// An answer whose signature verifies if and only if the share that `victim` encrypts is below
@@ -94,15 +106,11 @@ pub fn respond_as_threshold(
     threshold: &Natural,
     rng: &mut dyn CryptoRng,
 ) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
-    let (multiplier, plaintext) = Door::terms(&state)?;
-    let enrolment = Door::enrolment(&state);
-    let key = enrolment.encryption_key();
-    let squared = key.squared_arithmetic();
-    let own = squared.pow(enrolment.ciphertext().as_natural(), &scalar_to_natural(&multiplier));
-    let (times, _) = key.modulus().div_rem(&(&order() * threshold)).ok_or(INTERNAL)?;
-    let nothing = squared.pow(victim.as_natural(), &(&order() * &times));
-    let answer = disguised(key, &squared.mul(&own, &nothing), &plaintext, rng)?;
-    Door::respond(state, &answer)
+    let nothing = |key: &EncryptionKey| {
+        let (times, _) = key.modulus().div_rem(&(&order() * threshold)).ok_or(INTERNAL)?;
+        Ok(key.squared_arithmetic().pow(victim.as_natural(), &(&order() * &times)))
+    };
+    respond_and_add(state, nothing, rng)
 }
 
 /// `ciphertext·Enc(constant + ρ·q)`: masked and randomised as an honest answer is.
