@@ -25,6 +25,9 @@ pub(crate) fn default_folder() -> PathBuf {
 /// Builds the module, the signer's package and the page. Writes the page to `out`, compressed and
 /// with hashes. A deployment's `config` replaces the empty one.
 pub(crate) fn build(out: &Path, config: Option<&Path>) -> Result<()> {
+    if wasm::is_built() {
+        return Ok(());
+    }
     let started = Instant::now();
     build_signer()?;
     bundle(out, config)?;
@@ -34,12 +37,18 @@ pub(crate) fn build(out: &Path, config: Option<&Path>) -> Result<()> {
 
 /// Builds the module, and the package around it.
 pub(crate) fn build_signer() -> Result<()> {
+    if wasm::is_built() {
+        return Ok(());
+    }
     wasm::build(wasm::Target::Web, &root().join("frontend-wasm/signer/wasm"))?;
     visibly(&mut Packages::Frontend.script("build:signer"))
 }
 
 /// Builds the examples for developers, from the output of [`build_signer`].
 pub(crate) fn build_examples() -> Result<()> {
+    if wasm::is_built() {
+        return Ok(());
+    }
     visibly(&mut Packages::Frontend.script("build:examples"))
 }
 

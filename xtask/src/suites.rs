@@ -3,6 +3,7 @@
 //! [`Suite`] names and runs them. When all run, those that use no port or file of others run beside
 //! the tests in Rust ([`Beside`]).
 
+mod native;
 mod report;
 mod suite;
 
@@ -47,7 +48,8 @@ pub(crate) fn test(suites: &[Suite], no_install: bool, program: &clap::Command) 
     for suite in first {
         // Before the suites that wait much everything is compiled, and the processor is free.
         if suite.leaves_room() && beside.is_none() && !second.is_empty() {
-            beside = Some(Beside::start(&std::mem::take(&mut second))?);
+            let is_built = reports.iter().any(|report: &Report| report.is_success_of(Suite::Build));
+            beside = Some(Beside::start(&std::mem::take(&mut second), is_built)?);
         }
         reports.push(Report::of(suite, program));
     }

@@ -106,6 +106,15 @@ fn rust_lld() -> Option<PathBuf> {
     linker.exists().then_some(linker)
 }
 
+/// The variable that says that modules, package, page and examples were built before this process
+/// began, from the same sources.
+pub(crate) const BUILT_BEFORE: &str = "DUET_XTASK_BUILT";
+
+/// Whether [`BUILT_BEFORE`] is set.
+pub(crate) fn is_built() -> bool {
+    std::env::var_os(BUILT_BEFORE).is_some()
+}
+
 /// The folders built since this task began. The sources do not change meanwhile. Without it, cargo
 /// would link a module again after another one with other features had replaced its file.
 static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -114,7 +123,7 @@ static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// `out`. Does so once for each folder.
 pub(crate) fn build(target: Target, out: &Path) -> Result<()> {
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    if built.contains(out) {
+    if is_built() || built.contains(out) {
         return Ok(());
     }
     let started = Instant::now();

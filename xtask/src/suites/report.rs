@@ -11,7 +11,10 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum as _;
 
 use super::suite::Suite;
-use crate::run::{Counts, command, human, target_folder};
+use crate::{
+    run::{Counts, command, human, target_folder},
+    wasm,
+};
 
 /// The variable that names the file for a run's report. [`Beside`] reads it.
 pub(super) const REPORT: &str = "DUET_XTASK_REPORT";
@@ -44,6 +47,11 @@ impl Report {
         format!("{name} {millis} {passed} {failed} {skipped} {}\n", self.is_ok)
     }
 
+    /// Whether the suite `suite` ran and succeeded.
+    pub(super) fn is_success_of(&self, suite: Suite) -> bool {
+        self.suite == suite && self.is_ok
+    }
+
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let suite = Suite::from_str(words.next()?, true).ok()?;
@@ -63,8 +71,9 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    /// Starts the suites. Everything that they need must be installed.
-    pub(super) fn start(suites: &[Suite]) -> Result<Self> {
+    /// Starts the suites. Everything that they need must be installed. `is_built` tells whether
+    /// this run has built the page and the modules.
+    pub(super) fn start(suites: &[Suite], is_built: bool) -> Result<Self> {
         let folder = target_folder().join("suites");
         fs::create_dir_all(&folder)?;
         let (log, report) = (folder.join("beside.log"), folder.join("beside.report"));
@@ -73,6 +82,9 @@ impl Beside {
         let mut process = command(env::current_exe()?);
         process.args(["test", "--no-install"]).args(suites.iter().map(|suite| suite.name()));
         process.env(REPORT, &report).stdin(Stdio::null());
+        if is_built {
+            process.env(wasm::BUILT_BEFORE, "1");
+        }
         let process = process.stdout(output.try_clone()?).stderr(output).spawn()?;
         let names: Vec<&str> = suites.iter().map(|suite| suite.name()).collect();
         println!("\nBeside the next suites run: {}. Their output: {}", names.join(", "), log.display());

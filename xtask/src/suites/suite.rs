@@ -1,12 +1,6 @@
 //! One suite of the test command: what it needs, and what it runs.
 
-use std::{
-    env, fs,
-    io::{BufRead as _, BufReader},
-    num::NonZeroUsize,
-    process::{Child, Command, Stdio},
-    thread,
-};
+use std::{env, fs, num::NonZeroUsize, process::Command, thread};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -18,9 +12,11 @@ use crate::{
     page,
     programs::{self, Profile},
     prose,
-    run::{Counts, as_cargo, cargo, command, root, target_folder, tests, visibly},
+    run::{Counts, cargo, command, root, target_folder, tests, visibly},
     structure, wasm,
 };
+
+use super::native::{self, TestPostgres, nextest};
 
 /// A suite of the test command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -140,19 +136,19 @@ impl Suite {
                 programs::duet(Profile::Debug)?;
                 programs::of_tests("browser-stack", Profile::Debug)?;
                 for selection in [UNIT, E2E] {
-                    visibly(nextest()?.arg("--no-run").args(selection))?;
+                    visibly(nextest("run")?.arg("--no-run").args(selection))?;
                 }
                 // The demonstration, whose `duet` has fewer features.
                 visibly(cargo().args(["check", "--locked"]).args(demo::BUILD))?;
                 // For users who build without GMP.
                 visibly(cargo().args(["check", "--locked", "--all-targets"]).args(WITHOUT_GMP))?;
+                wasm::build(wasm::Target::Nodejs, &wasm::default_folder(wasm::Target::Nodejs))?;
                 page::build(&page::default_folder(), None)?;
                 page::build_examples()?;
                 page::check_types()
             }
             Self::Unit => {
-                let postgres = TestPostgres::start()?;
-                tests(postgres.tell(nextest()?.args(UNIT)), counts)?;
+                native::run(UNIT, &TestPostgres::start()?, counts)?;
                 tests(cargo().args(["test", "--locked", "--workspace", "--doc"]), counts)
             }
             Self::Wasm => {
@@ -174,7 +170,7 @@ impl Suite {
             Self::E2e => {
                 tests(node_test().args(test_files("tests/js")?), counts)?;
                 let postgres = TestPostgres::start()?;
-                let mut nextest = nextest()?;
+                let mut nextest = nextest("run")?;
                 nextest.args(E2E).env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
                 // One and a half times as many as cores, because these tests wait much of the time.
                 let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -227,46 +223,6 @@ pub(crate) fn browser_environment(command: &mut Command, profile: Profile) -> Re
         println!("  {}='{}'", name.display(), value.unwrap_or_default().display());
     }
     Ok(())
-}
-
-/// nextest, which runs each test in a process of its own. `.config/nextest.toml` has its settings.
-fn nextest() -> Result<Command> {
-    let program = install::nextest().context("cargo-nextest is missing: run `cargo xtask install`")?;
-    let mut nextest = as_cargo(program);
-    nextest.args(["nextest", "run", "--locked", "--color=never"]);
-    Ok(nextest)
-}
-
-/// A PostgreSQL server for all tests of a suite. Without it each test's process starts its own.
-struct TestPostgres {
-    server: Child,
-    folder: String,
-}
-
-impl TestPostgres {
-    fn start() -> Result<Self> {
-        let program = programs::of_tests("test-postgres", Profile::Debug)?;
-        let mut server = command(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut folder = String::new();
-        let stdout = server.stdout.take().context("the server's output is piped")?;
-        BufReader::new(stdout).read_line(&mut folder)?;
-        if folder.is_empty() {
-            bail!("the tests' PostgreSQL server did not start: {}", server.wait()?);
-        }
-        Ok(Self { server, folder: folder.trim_end().to_owned() })
-    }
-
-    fn tell<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.env("DUET_TEST_POSTGRES", &self.folder)
-    }
-}
-
-impl Drop for TestPostgres {
-    fn drop(&mut self) {
-        // The server ends when its standard input is closed.
-        drop(self.server.stdin.take());
-        let _ = self.server.wait();
-    }
 }
 
 /// Node's test runner, with the reporter whose closing lines are counted.
