@@ -29,8 +29,8 @@ const OF_PAGE: &[Need] = &[Need::Npm(Packages::Frontend), Need::Wasm];
 /// The program and the demonstration, without what the demonstration does not use: load generator,
 /// PostgreSQL, traces. One command builds both, because another selection of packages has other
 /// features, and would compile our crates again.
-pub(crate) const BUILD: &[&str] =
-    &["--profile", "demo", "--no-default-features", "--package", "duet", "--package", "duet-demo"];
+pub(crate) const SELECTION: [&str; 5] =
+    ["--no-default-features", "--package", "duet", "--package", "duet-demo"];
 
 /// Clock ticks in a second, in which Linux tells when a process started.
 const TICKS: f64 = 100.0;
@@ -73,7 +73,7 @@ pub(crate) fn demo(options: &Options) -> Result<()> {
 
     let started = Instant::now();
     let fetching = thread::spawn(fetch);
-    let built = compile::quietly(BUILD);
+    let built = compile::quietly(&[&["--profile", "demo"][..], &SELECTION].concat());
     let compiled = started.elapsed();
     stages.push(("compiling Duet", compiled));
     let fetched = fetching.join().ok().context("the thread that fetches packages ended")?;
