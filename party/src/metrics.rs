@@ -305,6 +305,7 @@ impl Session {
             Ended::Signed { .. } => ("signed", NO_CODE),
             Ended::Answered => ("answered", NO_CODE),
             Ended::Failed { refusal, .. } => ("failed", refusal.code.as_str()),
+            Ended::Released => ("released", NO_CODE),
             Ended::Silent => ("silent", NO_CODE),
         };
         let role = self.role;
