@@ -1,7 +1,6 @@
 //! Starts a session: turns an attempt at a job into a manifest, then invites two parties to it, the
 //! responder first.
 
-use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -161,7 +160,7 @@ impl Orchestrator {
             .map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
         let asking = {
             let (bus, address) = (self.bus.clone(), Address::Invite(party.clone()));
-            let patience = LOOK_FOR_WORKERS.min(self.queue.invitation_timeout);
+            let patience = self.queue.worker_search.min(self.queue.invitation_timeout);
             let lasts = self.queue.invitation_timeout.max(until(started.expires_at_ms, asked_at_ms));
             async move { bus.request_resending_for(patience, &address, Bytes::from(invitation), lasts).await }
         };
@@ -248,10 +247,6 @@ impl Orchestrator {
         tokio::spawn(late.in_current_span());
     }
 }
-
-/// How long the orchestrator goes on asking for a worker when the broker knows of none. In a
-/// cluster, a worker's subscription may be on its way to the server that was asked.
-const LOOK_FOR_WORKERS: Duration = Duration::from_secs(1);
 
 /// How many answers to invitations may be waited for after their time. Each is over with its
 /// session.

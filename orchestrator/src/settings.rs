@@ -101,6 +101,11 @@ pub struct QueueSettings {
     /// How long a party may take to answer an invitation. Default 5 s; 100 ms to 1 min. A free
     /// worker answers in milliseconds. When none is free, the broker says so at once.
     pub invitation_timeout: Duration,
+    /// How long the orchestrator goes on asking for a worker while the broker knows of none. Default
+    /// 1 s; 0 to 1 min, and at most `invitation_timeout`. In a cluster a worker's subscription may
+    /// still be on its way to the server that was asked. A longer time finds more seats without a
+    /// new session, and holds the other party's seat for longer.
+    pub worker_search: Duration,
     /// How long a session may last, from the first invitation to the outcome. Default 30 s; 1 s to
     /// 10 min. It is in the manifest, so the parties enforce it as well. A lower limit retries a
     /// crashed worker's jobs earlier; one that is too low fails sessions on a busy host.
@@ -144,6 +149,7 @@ impl Default for QueueSettings {
             retry_pause: Duration::from_millis(250),
             max_retry_pause: Duration::from_secs(15),
             invitation_timeout: Duration::from_secs(5),
+            worker_search: Duration::from_secs(1),
             session_timeout: Duration::from_secs(30),
             outcome_grace: Duration::from_secs(2),
             sweep_interval: Duration::from_secs(1),
@@ -234,6 +240,7 @@ impl QueueSettings {
             "invitation_timeout",
             "100 ms to 1 min",
         )?;
+        check(self.worker_search <= minute, "worker_search", "0 to 1 min")?;
         check(
             (seconds(1)..=seconds(600)).contains(&self.session_timeout),
             "session_timeout",
