@@ -7,7 +7,7 @@ use duet_wire::{
     Refusal, SignedResult, SigningRequest, TenantId,
     batch::BatchId,
     encoding::{address, checksummed_address, hex_array, prefixed_array},
-    job::{Attempt, JobRevocation},
+    job::{Attempt, JobRevocation, Waiting},
     request::Pair,
     wallet::{RequesterInfo, WalletStatus},
 };
@@ -94,6 +94,9 @@ pub struct JobView {
     /// When it was settled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_at_ms: Option<u64>,
+    /// Why it waits. An expired job shows what it last waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// Its request's revocation, and which parties know of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<JobRevocation>,
@@ -142,6 +145,13 @@ impl JobView {
             expires_at_ms: record.expires_at_ms,
             put_back_at_ms: record.put_back.map(|put_back| put_back.at_ms),
             settled_at_ms: record.state.is_final().then_some(record.updated_at_ms),
+            waiting: match record.state {
+                JobState::Queued | JobState::AwaitingOwner | JobState::Expired => record.waiting.clone(),
+                JobState::Running { .. }
+                | JobState::Signed { .. }
+                | JobState::Failed { .. }
+                | JobState::Cancelled => None,
+            },
             revocation: record.revocation.clone(),
             digest: asked.digest,
             ending: Ending::default(),

@@ -33,7 +33,7 @@ use crate::{
     directory::{WalletFacts, unknown_wallet},
     jobs::Changed,
     orchestrator::Orchestrator,
-    plan::{self, Decision},
+    plan::{self, Decision, Moment},
     session::NotStarted,
     settle::past_attempts,
     submit::{Manner, Rejected, Submitted, duplicate},
@@ -278,8 +278,9 @@ impl Orchestrator {
             request.pairs.iter().copied().filter(|pair| pair.initiator() == ShareIndex::Device).collect();
         let past: Vec<_> = past_attempts(&entry.value);
         let usable = |pair: Pair| facts.terms(pair).map(drop);
-        let pair = match plan::decide(&with_device, &past, usable, &self.queue) {
-            Decision::Try(pair) | Decision::AwaitOwner(pair) => pair,
+        let moment = Moment { now_ms: now_ms(), jitter: 1.0 };
+        let pair = match plan::decide(&with_device, &past, usable, &self.queue, moment) {
+            Decision::Try(pair, _) | Decision::AwaitOwner(pair) => pair,
             Decision::Wait(refusal) | Decision::Fail(refusal) => return Err(refusal),
         };
         let terms = facts.terms(pair)?;

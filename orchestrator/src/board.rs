@@ -269,8 +269,8 @@ impl Drop for Observer {
 
 impl Board {
     /// An empty picture, with places for `max_in_hand_per_tenant` jobs of one tenant at once. No
-    /// job rests longer than `longest_pause`, whatever time was noted for it: the clock that noted
-    /// it may have been ahead.
+    /// job rests longer than `longest_pause`, nor longer than the pause that was noted for it,
+    /// whatever the time: the clock that noted it may have been ahead.
     pub(crate) fn new(max_in_hand_per_tenant: usize, longest_pause: Duration) -> Self {
         let jobs = Mutex::new(Jobs::new(max_in_hand_per_tenant));
         Self { jobs, freed: watch::Sender::new(()), longest_pause_ms: whole_millis(longest_pause) }
@@ -288,7 +288,9 @@ impl Board {
             return snapshot;
         }
         let mut summary = Summary::new(&snapshot.value, revision);
-        let latest_ms = now_ms().saturating_add(self.longest_pause_ms);
+        // By the clock that noted both times, which may have been ahead.
+        let pause_ms = summary.next_attempt_at_ms.saturating_sub(summary.updated_at_ms);
+        let latest_ms = now_ms().saturating_add(pause_ms.min(self.longest_pause_ms));
         summary.next_attempt_at_ms = summary.next_attempt_at_ms.min(latest_ms);
         let is_open = summary.is_open();
         jobs.list.insert(summary.place());
@@ -473,6 +475,7 @@ mod tests {
             attempts: Vec::new(),
             fence: 0,
             next_attempt_at_ms: 0,
+            waiting: None,
             created_at_ms,
             updated_at_ms: created_at_ms,
             expires_at_ms: u64::MAX,

@@ -11,7 +11,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use duet_bus::{Address, Bus, Speaker};
+use duet_bus::{Address, Bus, RequestError, Speaker};
 use duet_protocol::{
     codec,
     ids::{Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
@@ -99,9 +99,10 @@ impl WalletFacts {
         self.views().map(|view| &view.tenant).next()
     }
 
-    /// Whether every party answered that it has no such wallet.
+    /// Whether every party that answered says that it has no such wallet.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.answers.values().all(|answer| matches!(answer, Answer::Unknown))
+        self.views().next().is_none()
+            && self.answers.values().any(|answer| matches!(answer, Answer::Unknown))
     }
 
     /// Why it is unknown whether the wallet exists; `None` when it is known.
@@ -286,6 +287,16 @@ fn child(view: &WalletInfo, path: &DerivationPath) -> Result<PublicKey, Refusal>
         .map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))
 }
 
+/// Why a party gave no answer.
+pub(crate) fn unanswered(error: &RequestError, party: &PartyId) -> Refusal {
+    match error {
+        RequestError::NoResponders { .. } => {
+            Refusal::new(Code::PartyAway, format!("no worker of {party} is there"))
+        }
+        other => other.to_refusal(party.as_str()),
+    }
+}
+
 /// The refusal when no party has the wallet.
 pub(crate) fn unknown_wallet() -> Refusal {
     Refusal::new(Code::UnknownWallet, "none of the parties here has this wallet")
@@ -388,6 +399,14 @@ impl Directory {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = remembered.get_mut(&wallet) {
             entry.is_outdated = true;
+        }
+    }
+
+    /// Marks the facts about `wallet` as outdated, unless they are at most [`MOMENT`] old. So many
+    /// jobs that wait for one wallet do not cause as many questions.
+    pub(crate) fn forget_older(&self, wallet: WalletId) {
+        if !self.asked_within(wallet, MOMENT) {
+            self.forget(wallet);
         }
     }
 
@@ -552,7 +571,7 @@ impl Directory {
             .bus
             .request(&address, payload, ANSWER_DEADLINE)
             .await
-            .map_err(|error| error.to_refusal(party.as_str()))?;
+            .map_err(|error| unanswered(&error, party))?;
         codec::decode(&reply).map_err(|error| {
             tracing::warn!(%party, %error, "a party's answer does not parse");
             Refusal::new(Code::PeerMisbehaved, format!("the answer of {party} does not parse"))
@@ -695,7 +714,12 @@ mod tests {
         assert!(facts_with_silence.terms(Pair::DevicePartner).is_ok());
         let unknown = facts(Answer::Unknown, known(info(ShareIndex::Partner)));
         assert_eq!(unknown.terms(Pair::ServicePartner).unwrap_err().code, Code::UnknownWallet);
+        assert!(!unknown.is_unknown());
         assert!(facts(Answer::Unknown, Answer::Unknown).is_unknown());
+        // Every party that answers says so.
+        let silent = || Answer::Silent(Refusal::new(Code::PartyAway, "away"));
+        assert!(facts(Answer::Unknown, silent()).is_unknown());
+        assert!(!facts(silent(), silent()).is_unknown());
     }
 
     #[test]

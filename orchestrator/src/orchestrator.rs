@@ -9,6 +9,7 @@ use duet_wire::{
     progress::{Progress, Step},
     signing::SigningKey,
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -54,6 +55,8 @@ pub struct Orchestrator {
     pub(crate) feed: Feed,
     pub(crate) room: Room,
     pub(crate) tenants: Tenants,
+    /// Bounds how many answers to invitations are waited for after their time.
+    pub(crate) late_answers: Arc<Semaphore>,
     /// Ends event streams and other tasks that have no end of their own.
     pub(crate) shutdown: CancellationToken,
 }

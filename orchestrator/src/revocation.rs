@@ -18,6 +18,7 @@ use duet_protocol::{
 };
 use duet_wire::{
     Code, JobEvent, JobId, JobRecord, JobState, Refusal, SignedRevocation, TenantId,
+    error::Class,
     job::{JobRevocation, RevocationRefused},
     revocation::{RevocationProof, RevocationReply},
 };
@@ -29,7 +30,6 @@ use crate::{
     clock::now_ms,
     jobs::{Changed, StoreError},
     orchestrator::Orchestrator,
-    plan,
 };
 
 /// How long a party may take to store a revocation: one durable write.
@@ -65,6 +65,14 @@ enum Told {
     Refused(Refusal),
     /// No answer, or no final one.
     NotYet,
+}
+
+/// Whether a party that refuses a revocation with this code would refuse it again.
+const fn is_final(code: Code) -> bool {
+    match code.class() {
+        Class::No | Class::NeverFromASession => true,
+        Class::Wait | Class::Tried => false,
+    }
 }
 
 impl Orchestrator {
@@ -234,7 +242,7 @@ impl Orchestrator {
         };
         match codec::decode(&reply) {
             Ok(RevocationReply::Kept) => Told::Kept,
-            Ok(RevocationReply::Refused(refusal)) if plan::rules_out_pair(refusal.code) => {
+            Ok(RevocationReply::Refused(refusal)) if is_final(refusal.code) => {
                 tracing::warn!(%party, %refusal, "a party does not keep a revocation");
                 Told::Refused(refusal)
             }

@@ -14,6 +14,7 @@ use duet_wire::signing::SigningKey;
 use prometheus_client::registry::Registry;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     time::{Duration, Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,7 @@ use crate::{
     orchestrator::{Orchestrator, jitter},
     outcome, revocation,
     room::Room,
+    session,
     settings::{HttpSettings, InvalidSetting, QueueSettings},
     stores::{self, Buckets, Stores},
     sweep,
@@ -192,7 +194,7 @@ impl ApiServer {
         let bus = Bus::connect(config.broker).await?;
         let Buckets { jobs, sessions, batches, endpoints, claims, answers } =
             prepare_storage(&bus, &config.storage, patience).await?;
-        let board = Arc::new(Board::new(config.queue.in_flight_per_tenant(), config.queue.max_retry_pause));
+        let board = Arc::new(Board::new(config.queue.in_flight_per_tenant(), config.queue.longest_pause()));
         let instance = ulid::Ulid::new().to_string();
         let (recording, audit) =
             Recording::start(&bus, Speaker::Orchestrator, &instance, config.result_key.clone(), now_ms);
@@ -218,6 +220,7 @@ impl ApiServer {
             feed: Feed::default(),
             room: Room::default(),
             tenants: Tenants::new(&config.http),
+            late_answers: Arc::new(Semaphore::new(session::MAX_LATE_ANSWERS)),
             shutdown: CancellationToken::new(),
             http: config.http,
             queue: config.queue,

@@ -1,9 +1,11 @@
 //! Starts a session: turns an attempt at a job into a manifest, then invites two parties to it, the
 //! responder first.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use duet_bus::{
-    Address, RequestError,
+    Address, Bus, RequestError,
     kv::{Entry, Key},
 };
 use duet_protocol::{
@@ -11,21 +13,25 @@ use duet_protocol::{
     ids::{PartyId, SessionId},
 };
 use duet_wire::{
-    Code, Invitation, InvitationReply, JobEvent, JobRecord, Manifest, Pair, Refusal, Seat, SigningRequest,
+    Code, InstanceId, Invitation, InvitationReply, JobEvent, JobRecord, Manifest, Pair, Refusal, Release,
+    Seat, SigningRequest,
     job::Evidence,
     progress::Step,
     session_state::{SessionEvent, SessionRecord, SessionState},
     validity,
 };
 use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use crate::{
-    clock::{now_ms, whole_millis},
+    clock::{now_ms, until, whole_millis},
     directory::Terms,
     jobs::{Changed, StoreError},
     orchestrator::Orchestrator,
     outcome::said_by,
-    settle::Failure,
+    settle::{Failure, unlisted_sessions},
 };
 
 /// A session that is stored. Its parties may now be invited.
@@ -102,12 +108,16 @@ impl Orchestrator {
         // The invitations follow the manifest at once, so one write covers both steps.
         record.apply(SessionEvent::Invite, now).map_err(|error| internal(&error))?;
         let fence = entry.value.fence;
+        let mut unlisted = Vec::new();
         let started = self.jobs.change(key, Some(entry), |job| {
             // The manifest was made for the record as first read, so a newer record is declined.
             if job.fence != fence || job.attempts_started.saturating_add(1) != attempt {
                 return Err(());
             }
-            job.apply(&JobEvent::Start { session, pair }, fence, now).map_err(|_| ())
+            let before = job.clone();
+            job.apply(&JobEvent::Start { session, pair }, fence, now).map_err(|_| ())?;
+            unlisted = unlisted_sessions(&before, job);
+            Ok(())
         });
         let (started, stored) = tokio::join!(started, self.sessions.create(&record));
         let trace = match started.map_err(NotStarted::Store)? {
@@ -124,6 +134,7 @@ impl Orchestrator {
             }
         };
         stored.map_err(NotStarted::Store)?;
+        self.forget_sessions(&unlisted).await;
         self.announce_step(session, Step::Inviting).await;
         tracing::info!(%session, %pair, attempt, "session started");
         Ok(Started {
@@ -136,38 +147,53 @@ impl Orchestrator {
         })
     }
 
-    /// Invites `seat`. The party answers once its worker listens. The invitation is sent once: a
-    /// second copy could put two workers into the session, so without an answer the session is
-    /// over.
-    pub(crate) async fn invite(&self, started: &Started, seat: &Seat) -> Result<(), Failure> {
+    /// Invites `seat`. The party answers once its worker listens. Returns the worker's seat.
+    ///
+    /// The broker says at once that no worker listens. In a cluster it may not know a worker yet,
+    /// so the invitation is sent again for a moment: none of the copies before reached a worker. An
+    /// invitation that a worker may have is not sent again, which could put two workers into the
+    /// session. So without an answer the session is over. A worker that accepts later is released.
+    pub(crate) async fn invite(&self, started: &Started, seat: &Seat) -> Result<Seated, Failure> {
         let party = &seat.party;
         let asked_at_ms = now_ms();
         let invitation = codec::encode(&Invitation { manifest: started.manifest.clone() })
             .map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
-        let reply = self
-            .bus
-            .request(&Address::Invite(party.clone()), Bytes::from(invitation), self.queue.invitation_timeout)
-            .await
-            .map_err(|error| Failure {
-                refusal: match error {
-                    RequestError::NoResponders { .. } => {
-                        Refusal::new(Code::Overloaded, format!("no worker of {party} is free"))
-                    }
-                    // No session runs yet, so the silence says nothing about the job.
-                    RequestError::TimedOut { .. } => Refusal::new(
-                        Code::Overloaded,
-                        format!("{party} did not answer the invitation in time"),
-                    ),
-                    other => other.to_refusal(party.as_str()),
-                },
-                culprit: None,
-                evidence: Some(Evidence::Silence { of: party.clone() }),
-            })?;
+        let asking = {
+            let (bus, address) = (self.bus.clone(), Address::Invite(party.clone()));
+            let patience = self.queue.worker_search.min(self.queue.invitation_timeout);
+            let lasts = self.queue.invitation_timeout.max(until(started.expires_at_ms, asked_at_ms));
+            async move { bus.request_resending_for(patience, &address, Bytes::from(invitation), lasts).await }
+        };
+        let mut asking = AbortOnDropHandle::new(tokio::spawn(asking.in_current_span()));
+        let silent = |code, message: String| Failure {
+            refusal: Refusal::new(code, message),
+            culprit: None,
+            evidence: Some(Evidence::Silence { of: party.clone(), before_acceptance: true }),
+        };
+        let reply = match timeout(self.queue.invitation_timeout, &mut asking).await {
+            Ok(Ok(Ok(reply))) => reply,
+            Ok(Ok(Err(RequestError::NoResponders { .. }))) => {
+                return Err(silent(Code::Overloaded, format!("no worker of {party} is free")));
+            }
+            Ok(Ok(Err(RequestError::TimedOut { .. }))) => return Err(silent(Code::Deadline, not_in_time(party))),
+            Ok(Ok(Err(error))) => {
+                let refusal = error.to_refusal(party.as_str());
+                return Err(silent(refusal.code, refusal.message));
+            }
+            Ok(Err(error)) => return Err(Refusal::new(Code::Internal, error.to_string()).into()),
+            Err(_) if !self.bus.is_connected() => {
+                return Err(silent(Code::BrokerUnreachable, RequestError::Unreachable.to_string()));
+            }
+            Err(_) => {
+                self.release_late(started.session, party, asking);
+                return Err(silent(Code::Deadline, not_in_time(party)));
+            }
+        };
         match InvitationReply::read(&reply) {
             Ok((InvitationReply::Accepted { instance }, _)) => {
                 self.metrics.clock_skew(seat.index, 0);
                 tracing::debug!(session = %started.session, %party, ?instance, "invitation accepted");
-                Ok(())
+                Ok(Seated::new(party, &instance))
             }
             Ok((InvitationReply::Refused(refusal), time)) => {
                 let refusal = match time {
@@ -199,6 +225,64 @@ impl Orchestrator {
             }),
         }
     }
+
+
+    /// Waits for the answer to an invitation whose time is over, and releases the worker if it
+    /// accepts. Without room for one more such wait, the worker keeps its seat until its deadline.
+    fn release_late(&self, session: SessionId, party: &PartyId, asking: Asking) {
+        let Ok(permit) = Arc::clone(&self.late_answers).try_acquire_owned() else { return };
+        let (bus, shutdown, party) = (self.bus.clone(), self.shutdown.clone(), party.clone());
+        let late = async move {
+            let _permit = permit;
+            let answered = tokio::select! {
+                answered = asking => answered,
+                () = shutdown.cancelled() => return,
+            };
+            let Ok(Ok(reply)) = answered else { return };
+            if let Ok((InvitationReply::Accepted { instance }, _)) = InvitationReply::read(&reply) {
+                tracing::info!(%session, %party, "a worker accepted too late; its seat is released");
+                Seated::new(&party, &instance).release(&bus, session).await;
+            }
+        };
+        tokio::spawn(late.in_current_span());
+    }
+}
+
+/// How many answers to invitations may be waited for after their time. Each is over with its
+/// session.
+pub(crate) const MAX_LATE_ANSWERS: usize = 256;
+
+/// An invitation under way.
+type Asking = AbortOnDropHandle<Result<Bytes, RequestError>>;
+
+/// A worker's seat in a session: where to release it. `None` if the worker's name cannot be part of
+/// a subject.
+#[derive(Debug, Clone)]
+pub(crate) struct Seated(Option<Address>);
+
+impl Seated {
+    fn new(party: &PartyId, instance: &str) -> Self {
+        let instance = instance.parse::<InstanceId>().ok();
+        Self(instance.map(|instance| Address::Release { party: party.clone(), instance }))
+    }
+
+    /// Takes the seat back for a session that does not go on. The message may be lost: then the
+    /// worker waits until its own deadline, as it does if it is older than this message.
+    pub(crate) async fn release(self, bus: &Bus, session: SessionId) {
+        let Self(Some(address)) = self else { return };
+        match codec::encode(&Release { session }) {
+            Ok(message) => {
+                if let Err(error) = bus.publish(&address, message).await {
+                    tracing::debug!(%session, %error, "a seat was not released");
+                }
+            }
+            Err(error) => tracing::error!(%error, "a release does not encode"),
+        }
+    }
+}
+
+fn not_in_time(party: &PartyId) -> String {
+    format!("{party} did not answer the invitation in time")
 }
 
 /// From this difference on, in milliseconds, a refusal for time is attributed to the party's clock.

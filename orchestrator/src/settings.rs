@@ -81,20 +81,31 @@ pub struct QueueSettings {
     /// `max_in_flight`, rounded up; at least 1. The rest is reserved, so that other tenants' jobs
     /// do not wait for this tenant's hanging sessions. A tenant that is alone cannot use the rest.
     pub max_in_flight_per_tenant: Option<usize>,
-    /// How many attempts a job gets, over all its pairs. Default 6; 1 to 32. Each costs the
-    /// responder at most one charge against the wallet's limits.
+    /// How many counted attempts a job gets at least, over all its pairs. Default 6; 1 to 32. Each
+    /// costs the responder at most one charge against the wallet's limits.
     pub max_attempts: u32,
+    /// How long a job is tried at least, from the beginning of its first counted attempt. Default
+    /// 10 min; 0 to 1 day. A job is given up once both this time and `max_attempts` are over. A
+    /// longer time survives longer outages in the midst of sessions. With the default pauses a job
+    /// has some 13 attempts in 10 min; parties give a request 16 answers.
+    pub give_up_after: Duration,
     /// How many attempts in a row one pair gets before the next allowed pair has its turn.
     /// Default 2; 1 to 32.
     pub max_attempts_per_pair: u32,
     /// The pause before the second attempt; it doubles with each further one, and a random part of
     /// up to half is taken off. Default 250 ms; 10 ms to 1 min.
     pub retry_pause: Duration,
-    /// The longest pause between attempts. Default 15 s; at least `retry_pause`, at most 10 min.
+    /// The longest pause between attempts, until `max_attempts` are used up. Default 15 s; at least
+    /// `retry_pause`, at most 10 min. It bounds how late a job goes on after what it waited for.
     pub max_retry_pause: Duration,
     /// How long a party may take to answer an invitation. Default 5 s; 100 ms to 1 min. A free
     /// worker answers in milliseconds. When none is free, the broker says so at once.
     pub invitation_timeout: Duration,
+    /// How long the orchestrator goes on asking for a worker while the broker knows of none. Default
+    /// 1 s; 0 to 1 min, and at most `invitation_timeout`. In a cluster a worker's subscription may
+    /// still be on its way to the server that was asked. A longer time finds more seats without a
+    /// new session, and holds the other party's seat for longer.
+    pub worker_search: Duration,
     /// How long a session may last, from the first invitation to the outcome. Default 30 s; 1 s to
     /// 10 min. It is in the manifest, so the parties enforce it as well. A lower limit retries a
     /// crashed worker's jobs earlier; one that is too low fails sessions on a busy host.
@@ -122,6 +133,9 @@ pub struct QueueSettings {
     pub drain: Duration,
 }
 
+/// The longest pause between two attempts at a job.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
 impl Default for QueueSettings {
     fn default() -> Self {
         Self {
@@ -130,10 +144,12 @@ impl Default for QueueSettings {
             max_in_flight: 32,
             max_in_flight_per_tenant: None,
             max_attempts: 6,
+            give_up_after: LONGEST_PAUSE,
             max_attempts_per_pair: 2,
             retry_pause: Duration::from_millis(250),
             max_retry_pause: Duration::from_secs(15),
             invitation_timeout: Duration::from_secs(5),
+            worker_search: Duration::from_secs(1),
             session_timeout: Duration::from_secs(30),
             outcome_grace: Duration::from_secs(2),
             sweep_interval: Duration::from_secs(1),
@@ -193,6 +209,11 @@ impl QueueSettings {
         self.max_in_flight_per_tenant.unwrap_or_else(|| (3 * self.max_in_flight).div_ceil(4))
     }
 
+    /// The longest pause between two attempts at a job, also once `max_attempts` are used up.
+    pub(crate) fn longest_pause(&self) -> Duration {
+        self.max_retry_pause.max(self.give_up_after.min(LONGEST_PAUSE))
+    }
+
     /// # Errors
     /// The first setting outside its bounds.
     pub fn check(&self) -> Result<(), InvalidSetting> {
@@ -206,10 +227,11 @@ impl QueueSettings {
         check((1..=1024).contains(&self.max_in_flight), "max_in_flight", "1 to 1024")?;
         check(self.max_in_flight_per_tenant != Some(0), "max_in_flight_per_tenant", "at least 1")?;
         check((1..=32).contains(&self.max_attempts), "max_attempts", "1 to 32")?;
+        check(self.give_up_after <= seconds(86_400), "give_up_after", "0 to 1 day")?;
         check((1..=32).contains(&self.max_attempts_per_pair), "max_attempts_per_pair", "1 to 32")?;
         check((millis(10)..=minute).contains(&self.retry_pause), "retry_pause", "10 ms to 1 min")?;
         check(
-            (self.retry_pause..=seconds(600)).contains(&self.max_retry_pause),
+            (self.retry_pause..=LONGEST_PAUSE).contains(&self.max_retry_pause),
             "max_retry_pause",
             "retry_pause to 10 min",
         )?;
@@ -218,6 +240,7 @@ impl QueueSettings {
             "invitation_timeout",
             "100 ms to 1 min",
         )?;
+        check(self.worker_search <= minute, "worker_search", "0 to 1 min")?;
         check(
             (seconds(1)..=seconds(600)).contains(&self.session_timeout),
             "session_timeout",

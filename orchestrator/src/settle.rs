@@ -14,7 +14,7 @@ use duet_protocol::{
 use duet_wire::{
     Code, JobEnded, JobEvent, JobRecord, JobResult, JobState, Pair, RecoverableSignature, Refusal,
     SignedResult, SigningRequest,
-    job::{AttemptOutcome, Evidence},
+    job::{Attempt, AttemptOutcome, Evidence},
     progress::Step,
     session_state::SessionEvent,
 };
@@ -26,7 +26,7 @@ use crate::{
     feed,
     jobs::{Changed, StoreError},
     orchestrator::{Orchestrator, jitter},
-    plan::{self, Decision, PastAttempt},
+    plan::{self, Decision, Moment, PastAttempt},
     settings::QueueSettings,
 };
 
@@ -42,10 +42,34 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// The failure of an attempt whose initiator reported no outcome in time.
-    pub(crate) fn no_outcome(initiator: Option<PartyId>) -> Self {
+    /// The failure of an attempt in which both parties accepted, and whose initiator reported no
+    /// outcome in time.
+    pub(crate) fn no_outcome(initiator: PartyId) -> Self {
         let refusal = Refusal::new(Code::Deadline, "the session ended without an outcome in time");
-        Self { refusal, culprit: None, evidence: initiator.map(|of| Evidence::Silence { of }) }
+        let evidence = Some(Evidence::Silence { of: initiator, before_acceptance: false });
+        Self { refusal, culprit: None, evidence }
+    }
+
+    /// The failure of an attempt that another orchestrator began and left. `None` stands for a
+    /// session that was never stored, so that no party was invited to it.
+    pub(crate) fn abandoned(initiator: Option<PartyId>) -> Self {
+        match initiator {
+            Some(of) => {
+                let message = "the orchestrator that began the session is gone, and no outcome came in time";
+                let evidence = Some(Evidence::Silence { of, before_acceptance: true });
+                Self { refusal: Refusal::new(Code::Deadline, message), culprit: None, evidence }
+            }
+            None => {
+                let message = "the session was not stored, so no party was invited to it";
+                Refusal::new(Code::BrokerUnreachable, message).into()
+            }
+        }
+    }
+
+    /// How the attempt ended, as it is stored.
+    fn outcome(&self) -> AttemptOutcome {
+        let Self { refusal: Refusal { code, message }, culprit, evidence } = self.clone();
+        AttemptOutcome::Failed { code, culprit, evidence, message }
     }
 }
 
@@ -57,15 +81,7 @@ impl From<Refusal> for Failure {
 
 /// The attempts of `record` that count and that ended without a signature.
 pub(crate) fn past_attempts(record: &JobRecord) -> Vec<PastAttempt> {
-    record
-        .counting_attempts()
-        .filter_map(|attempt| match &attempt.outcome {
-            Some(AttemptOutcome::Failed { code, .. }) => {
-                Some(PastAttempt { pair: attempt.pair, code: *code })
-            }
-            _ => None,
-        })
-        .collect()
+    record.counting_attempts().filter_map(PastAttempt::of).collect()
 }
 
 /// The pair of `record`'s running attempt, if it runs in `session`.
@@ -74,6 +90,12 @@ pub(crate) fn running_pair(record: &JobRecord, session: SessionId) -> Option<Pai
         JobState::Running { session: current, pair, .. } if *current == session => Some(*pair),
         _ => None,
     }
+}
+
+/// The sessions that the job lists `before` a change and not `after` it.
+pub(crate) fn unlisted_sessions(before: &JobRecord, after: &JobRecord) -> Vec<SessionId> {
+    let listed = |session| after.attempts.iter().any(|attempt| attempt.session == session);
+    before.attempts.iter().map(|attempt| attempt.session).filter(|session| !listed(*session)).collect()
 }
 
 /// The session is not, or no longer, the job's current one.
@@ -100,14 +122,18 @@ pub(crate) fn event_after(
         return JobEvent::Fail { code, culprit, evidence, message };
     }
     let mut past = past_attempts(record);
-    past.push(PastAttempt { pair, code });
-    match plan::decide(pairs, &past, |_| Ok(()), queue) {
+    past.extend(record.attempts.last().and_then(|running| {
+        let outcome = Some(failure.outcome());
+        PastAttempt::of(&Attempt { pair, outcome, ended_at_ms: Some(now_ms), ..running.clone() })
+    }));
+    let retry = |pause, Failure { refusal: Refusal { code, message }, culprit, evidence }| {
+        let next_attempt_at_ms = now_ms.saturating_add(whole_millis(pause));
+        JobEvent::Retry { code, culprit, evidence, message, next_attempt_at_ms }
+    };
+    match plan::decide(pairs, &past, |_| Ok(()), queue, Moment { now_ms, jitter }) {
         Decision::AwaitOwner(_) => JobEvent::ReturnToOwner { code, culprit, evidence, message },
-        Decision::Try(_) | Decision::Wait(_) => {
-            let pause = plan::pause(&past, jitter, queue);
-            let next_attempt_at_ms = now_ms.saturating_add(whole_millis(pause));
-            JobEvent::Retry { code, culprit, evidence, message, next_attempt_at_ms }
-        }
+        Decision::Try(_, pause) => retry(pause, failure.clone()),
+        Decision::Wait(_) => retry(queue.retry_pause, failure.clone()),
         Decision::Fail(last) => JobEvent::Fail {
             code: last.code,
             culprit,
@@ -132,17 +158,21 @@ impl Orchestrator {
         if plan::facts_are_stale(failure.refusal.code) {
             self.directory.forget(request.wallet);
         }
+        let mut unlisted = Vec::new();
         let changed = self
             .jobs
             .change(key, None, |record| {
                 let pair = running_pair(record, session).ok_or(Over)?;
                 let event =
                     event_after(&self.queue, record, pair, &request.pairs, &failure, (now_ms(), jitter()));
-                let fence = record.fence;
-                record.apply(&event, fence, now_ms()).map_err(|_| Over)
+                let (fence, before) = (record.fence, record.clone());
+                record.apply(&event, fence, now_ms()).map_err(|_| Over)?;
+                unlisted = unlisted_sessions(&before, record);
+                Ok::<(), Over>(())
             })
             .await?;
         let Changed::Applied(snapshot) = changed else { return Ok(()) };
+        self.forget_sessions(&unlisted).await;
         self.note_failed(&snapshot.value, request, session, &failure);
         let Failure { refusal, culprit, .. } = failure;
         tracing::info!(job = %snapshot.value.id, %session, code = %refusal.code,
@@ -156,6 +186,15 @@ impl Orchestrator {
         self.sessions.end(session, event).await;
         self.conclude(&snapshot).await;
         Ok(())
+    }
+
+    /// Removes the records of sessions that their job lists no longer, since no later step would.
+    pub(crate) async fn forget_sessions(&self, sessions: &[SessionId]) {
+        for session in sessions {
+            if let Err(error) = self.sessions.remove(*session).await {
+                tracing::warn!(%session, %error, "the record of an old session was not removed");
+            }
+        }
     }
 
     /// Verifies `signature` over the job's digest under the wallet's key and stores the job's

@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use crate::{
     board::Summary,
     line::{FairQueue, Next, Ticket},
-    plan::{self, Decision},
+    plan::{self, Decision, Moment},
     settings::QueueSettings,
     settle::{Failure, event_after, past_attempts, running_pair},
     sweep::{Need, need},
@@ -44,6 +44,7 @@ fn settings() -> QueueSettings {
     QueueSettings {
         session_timeout: core::time::Duration::from_millis(SESSION_MS),
         outcome_grace: core::time::Duration::ZERO,
+        give_up_after: core::time::Duration::from_secs(60),
         ..QueueSettings::default()
     }
 }
@@ -154,6 +155,7 @@ impl World {
             attempts: Vec::new(),
             fence: 0,
             next_attempt_at_ms: self.now,
+            waiting: None,
             created_at_ms: self.now,
             updated_at_ms: self.now,
             expires_at_ms: self.now + if job == 0 { 3_000 } else { 1_000_000_000 },
@@ -243,7 +245,7 @@ impl World {
                     if self.now < self.sessions[session].expires_at_ms {
                         return Some(state);
                     }
-                    self.end_attempt(job, session, &Failure::no_outcome(None));
+                    self.end_attempt(job, session, &no_outcome());
                 }
                 let rest = self.latest(job).next_attempt_at_ms;
                 self.processes[process].let_go(job, rest);
@@ -275,8 +277,10 @@ impl World {
                 None
             }
             JobState::Queued => {
-                match plan::decide(&PAIRS, &past_attempts(&record), |_| Ok(()), &self.settings) {
-                    Decision::Try(pair) => {
+                let moment = Moment { now_ms: self.now, jitter: 1.0 };
+                match plan::decide(&PAIRS, &past_attempts(&record), |_| Ok(()), &self.settings, moment) {
+                    Decision::Try(pair, pause) => {
+                        assert!(pause.is_zero(), "a job that is due has rested");
                         let session = self.sessions.len();
                         let start = JobEvent::Start { session: session_id(session), pair };
                         if self.write(job, version, &start) {
@@ -357,7 +361,7 @@ impl World {
                 }
                 Some(Need::EndSession) => {
                     if let JobState::Running { session, .. } = self.latest(job).state {
-                        self.end_attempt(job, session_number(session), &Failure::no_outcome(None));
+                        self.end_attempt(job, session_number(session), &abandoned());
                         self.stream.push(Announcement { job, at_ms: self.now });
                     }
                 }
@@ -430,6 +434,14 @@ impl World {
         }
         panic!("jobs never ended: {:?}", self.store.iter().map(|v| v.last().unwrap()).collect::<Vec<_>>());
     }
+}
+
+fn no_outcome() -> Failure {
+    Failure::no_outcome("service".parse().unwrap())
+}
+
+fn abandoned() -> Failure {
+    Failure::abandoned(Some("service".parse().unwrap()))
 }
 
 fn session_id(session: usize) -> SessionId {

@@ -14,7 +14,7 @@ use crate::{
     directory::{WalletFacts, unknown_wallet},
     jobs::{Changed, Created},
     orchestrator::Orchestrator,
-    plan::{self, Decision},
+    plan::{self, Decision, Moment},
 };
 
 /// How far ahead of this orchestrator's clock a request may be issued, in milliseconds: a day. A
@@ -253,9 +253,10 @@ impl Orchestrator {
         }
         facts.allows(&signed.requester, request.payload.kind())?;
         facts.derivable(&request.path).map_err(|refusal| Problem::from(refusal).at("path"))?;
-        match plan::decide(&request.pairs, &[], |pair| facts.terms(pair).map(drop), &self.queue) {
-            // A party that is unreachable now may be back before the job expires.
-            Decision::Try(_) | Decision::AwaitOwner(_) | Decision::Wait(_) => Ok(()),
+        let moment = Moment { now_ms: now_ms(), jitter: 1.0 };
+        match plan::decide(&request.pairs, &[], |pair| facts.terms(pair).map(drop), &self.queue, moment) {
+            // A party that is unreachable or locked now may sign before the job expires.
+            Decision::Try(..) | Decision::AwaitOwner(_) | Decision::Wait(_) => Ok(()),
             Decision::Fail(refusal) => Err(Problem::from(refusal).at("pairs").into()),
         }
     }

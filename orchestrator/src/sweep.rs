@@ -5,6 +5,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use duet_bus::{Address, PublishError, kv::Key, streams};
+use duet_protocol::ids::ShareIndex;
 use duet_wire::{JobId, JobState, JobStateName, TenantId};
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -234,10 +235,16 @@ impl Orchestrator {
 
     async fn end_stale_session(&self, key: &Key) -> Result<(), StoreError> {
         let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
-        let JobState::Running { session, .. } = entry.value.state else { return Ok(()) };
+        let JobState::Running { session, pair, .. } = entry.value.state else { return Ok(()) };
         let request = self.request_of(&entry.value)?;
         let initiator = self.sessions.get(session).await?.map(|record| record.initiator.party);
-        self.end_attempt(key, session, &request, Failure::no_outcome(initiator)).await?;
+        let failure = match initiator {
+            // No orchestrator waits for the owner's session. Its responder had accepted before the
+            // device got the session.
+            Some(device) if pair.initiator() == ShareIndex::Device => Failure::no_outcome(device),
+            initiator => Failure::abandoned(initiator),
+        };
+        self.end_attempt(key, session, &request, failure).await?;
         // The orchestrator that ran it may have died with the announcement; a surplus one does no
         // harm.
         let wake_up = entry.value.attempts_started.to_string();

@@ -16,7 +16,7 @@ use duet_bus::{
     streams::StorageError,
     trace,
 };
-use duet_protocol::ids::{PartyId, SessionId, ShareIndex};
+use duet_protocol::ids::{SessionId, ShareIndex};
 use duet_wire::{
     Code, JobEvent, JobId, JobRecord, JobState, JobStateName, Pair, Refusal, SigningRequest, TenantId,
     progress::Step,
@@ -36,7 +36,7 @@ use crate::{
     directory::{Terms, WalletFacts},
     jobs::{Changed, StoreError},
     orchestrator::{Orchestrator, jitter},
-    plan::{self, Decision},
+    plan::{self, Decision, Moment},
     session::NotStarted,
     settings::QueueSettings,
     settle::{Failure, past_attempts, running_pair},
@@ -290,7 +290,7 @@ impl Orchestrator {
                     tracing::error!("the orchestrator failed while it worked on a job");
                     let refusal =
                         Refusal::new(Code::Internal, "the orchestrator failed while it worked on the job");
-                    match self.give_up(&held.key, refusal).await {
+                    match self.end_or_give_up(&held.key, refusal).await {
                         Ok(()) => Looked::Worked,
                         Err(_) => Looked::Later(self.queue.max_retry_pause),
                     }
@@ -350,9 +350,10 @@ impl Orchestrator {
                 }
                 JobState::Queued => {
                     let pause = until(record.next_attempt_at_ms, now);
-                    // A clock that was ahead noted a longer one: the board has held the job back
-                    // for the longest.
-                    if !pause.is_zero() && pause <= self.queue.max_retry_pause {
+                    // A clock that was ahead noted the time: the board has held the job back for as
+                    // long as the job had to rest.
+                    let is_ahead = record.updated_at_ms > now || pause > self.queue.longest_pause();
+                    if !pause.is_zero() && !is_ahead {
                         return Ok(Looked::Later(pause));
                     }
                     let Ok(request) = self.request_of(record) else {
@@ -407,8 +408,9 @@ impl Orchestrator {
     ) -> Result<Advanced, StoreError> {
         let mut facts = self.directory.wallet(request.wallet).await;
         let past = past_attempts(&entry.value);
+        let moment = Moment { now_ms: now_ms(), jitter: 1.0 };
         let decide = |facts: &WalletFacts| {
-            plan::decide(&request.pairs, &past, |pair| facts.terms(pair).map(drop), &self.queue)
+            plan::decide(&request.pairs, &past, |pair| facts.terms(pair).map(drop), &self.queue, moment)
         };
         let mut decision = decide(&facts);
         if matches!(decision, Decision::Fail(_)) {
@@ -417,12 +419,14 @@ impl Orchestrator {
             decision = decide(&facts);
         }
         match decision {
-            Decision::Try(pair) => match facts.terms(pair) {
+            // The job is due, but for a pair that cannot sign now. This one still has to rest.
+            Decision::Try(_, pause) if !pause.is_zero() => Ok(Advanced::Wait(pause)),
+            Decision::Try(pair, _) => match facts.terms(pair) {
                 Ok(terms) => {
                     let tried = self.attempt(key, entry, request, pair, terms, observer).await?;
                     Ok(if tried { Advanced::Tried } else { Advanced::Moved })
                 }
-                Err(refusal) => Ok(Advanced::Wait(self.wait(&entry.value, request, &refusal))),
+                Err(refusal) => self.wait(key, entry, request, refusal).await,
             },
             Decision::AwaitOwner(_) => {
                 let parked = self
@@ -431,7 +435,7 @@ impl Orchestrator {
                     .await?;
                 Ok(if matches!(parked, Changed::Applied(_)) { Advanced::Over } else { Advanced::Moved })
             }
-            Decision::Wait(refusal) => Ok(Advanced::Wait(self.wait(&entry.value, request, &refusal))),
+            Decision::Wait(refusal) => self.wait(key, entry, request, refusal).await,
             Decision::Fail(refusal) => {
                 self.give_up(key, refusal).await?;
                 Ok(Advanced::Over)
@@ -488,14 +492,48 @@ impl Orchestrator {
         Ok(true)
     }
 
-    /// How long the job rests while no pair can sign. The parties are asked anew after that.
-    fn wait(&self, record: &JobRecord, request: &SigningRequest, refusal: &Refusal) -> Duration {
-        tracing::debug!(code = %refusal.code, message = refusal.message, "no pair can sign now");
-        self.directory.forget(request.wallet);
+    /// Lets the job rest while no pair can sign. The parties are asked anew after that. The job
+    /// shows the reason: it is written when it changes, not at each look.
+    async fn wait(
+        &self,
+        key: &Key,
+        entry: Entry<JobRecord>,
+        request: &SigningRequest,
+        refusal: Refusal,
+    ) -> Result<Advanced, StoreError> {
+        let Refusal { code, message } = refusal;
+        tracing::debug!(%code, message, "no pair can sign now");
+        self.directory.forget_older(request.wallet);
+        let (record, now) = (&entry.value, now_ms());
         // The longer the job has waited, the longer the next pause.
-        let waited = until(now_ms(), record.updated_at_ms);
+        let waited = record.waiting.as_ref().map_or(Duration::ZERO, |waiting| until(now, waiting.since_ms));
         let pause = waited.clamp(self.queue.retry_pause, self.queue.max_retry_pause);
-        pause.mul_f64(1.0 - jitter() / 2.0).min(until(record.expires_at_ms, now_ms()))
+        let pause = pause.mul_f64(1.0 - jitter() / 2.0).min(until(record.expires_at_ms, now));
+        if record.waiting.as_ref().is_some_and(|waiting| waiting.code == code) {
+            return Ok(Advanced::Wait(pause));
+        }
+        let event =
+            JobEvent::Wait { code, message, next_attempt_at_ms: now.saturating_add(whole_millis(pause)) };
+        let noted =
+            self.jobs.change(key, Some(entry), |record| record.apply(&event, record.fence, now)).await?;
+        Ok(match noted {
+            Changed::Applied(_) => {
+                tracing::info!(%code, "the job waits");
+                Advanced::Wait(pause)
+            }
+            Changed::Declined(_) | Changed::Missing => Advanced::Moved,
+        })
+    }
+
+    /// After a failure of this process at a job: ends the job's running attempt, or gives up a job
+    /// that does not run.
+    async fn end_or_give_up(&self, key: &Key, refusal: Refusal) -> Result<(), StoreError> {
+        let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
+        let JobState::Running { session, .. } = entry.value.state else {
+            return self.give_up(key, refusal).await;
+        };
+        let request = self.request_of(&entry.value)?;
+        self.end_attempt(key, session, &request, refusal.into()).await
     }
 
     async fn give_up(&self, key: &Key, refusal: Refusal) -> Result<(), StoreError> {
@@ -549,14 +587,26 @@ impl Orchestrator {
         trace::follow(&span, started.trace.as_deref());
         async {
             // The responder comes first: it has to listen before the initiator speaks.
-            for seat in [&started.responder, &started.initiator] {
-                if let Err(failure) = self.invite(started, seat).await {
+            let seated = match self.invite(started, &started.responder).await {
+                Ok(seated) => seated,
+                Err(failure) => return self.end_attempt(key, session, request, failure).await,
+            };
+            let initiating = match self.invite(started, &started.initiator).await {
+                Ok(initiating) => initiating,
+                Err(failure) => {
+                    seated.release(&self.bus, session).await;
                     return self.end_attempt(key, session, request, failure).await;
                 }
-            }
+            };
             self.announce_step(session, Step::Running).await;
-            let owed_by = started.initiator.party.clone();
-            self.wait_for_end(key, session, request, started.expires_at_ms, Some(owed_by), observer).await
+            let failure = Failure::no_outcome(started.initiator.party.clone());
+            let end = self.wait_for_end(key, session, request, started.expires_at_ms, failure, observer);
+            if !end.await? {
+                // One of them may still wait for the other.
+                seated.release(&self.bus, session).await;
+                initiating.release(&self.bus, session).await;
+            }
+            Ok(())
         }
         .instrument(span)
         .await
@@ -570,38 +620,42 @@ impl Orchestrator {
         request: &SigningRequest,
         observer: &mut Observer,
     ) -> Result<(), StoreError> {
-        let (expires_at_ms, owed_by) = match self.sessions.get(session).await? {
+        let (expires_at_ms, initiator) = match self.sessions.get(session).await? {
             Some(record) => (record.expires_at_ms, Some(record.initiator.party)),
             // The session was never stored, so no party was invited to it.
             None => (0, None),
         };
-        self.wait_for_end(key, session, request, expires_at_ms, owed_by, observer).await
+        let failure = Failure::abandoned(initiator);
+        self.wait_for_end(key, session, request, expires_at_ms, failure, observer).await.map(drop)
     }
 
-    /// Waits until the job is no longer in `session`. Ends the attempt when the session's time and
-    /// the grace for its outcome have passed. The session's initiator owes the outcome.
+    /// Waits until the job is no longer in `session`. Ends the attempt with `failure` when the
+    /// session's time and the grace for its outcome have passed. Returns whether the session made
+    /// the job's signature.
     async fn wait_for_end(
         &self,
         key: &Key,
         session: SessionId,
         request: &SigningRequest,
         expires_at_ms: u64,
-        initiator: Option<PartyId>,
+        failure: Failure,
         observer: &mut Observer,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let left = time_left(&self.queue, expires_at_ms, now_ms());
         let over = async {
             while let Some(snapshot) = observer.changed().await {
                 if running_pair(&snapshot.value, session).is_none() {
-                    return;
+                    return matches!(snapshot.value.state, JobState::Signed { .. });
                 }
             }
+            false
         };
-        if timeout(left, over).await.is_ok() {
-            return Ok(());
+        if let Ok(is_signed) = timeout(left, over).await {
+            return Ok(is_signed);
         }
         // The observer may have missed the end; then the compare-and-swap declines.
-        self.end_attempt(key, session, request, Failure::no_outcome(initiator)).await
+        self.end_attempt(key, session, request, failure).await?;
+        Ok(false)
     }
 }
 

@@ -131,6 +131,13 @@ impl Accepted {
                 culprit: culprit.clone(),
                 message: refusal.message.clone(),
             }),
+            Ended::Released => Some(Event::SessionFailed {
+                session,
+                asked: self.asked(),
+                code: Code::NoPairAvailable,
+                culprit: None,
+                message: "the orchestrator took the seat back: the session does not go on".to_owned(),
+            }),
             Ended::Answered | Ended::Silent => None,
         }
     }

@@ -139,7 +139,7 @@ impl Default for Metrics {
             drop(metrics.duration.get_or_create(&RoleLabel { role }));
             let success = if role == "initiator" { "signed" } else { "answered" };
             let failed = Code::ALL.iter().map(|code| ("failed", code.as_str()));
-            for (outcome, code) in failed.chain([(success, NO_CODE), ("silent", NO_CODE)]) {
+            for (outcome, code) in failed.chain([(success, NO_CODE), ("released", NO_CODE), ("silent", NO_CODE)]) {
                 drop(metrics.ended.get_or_create(&EndLabels { role, outcome, code }));
             }
         }
@@ -168,7 +168,7 @@ impl Metrics {
         registry.register(
             "duet_sessions_ended",
             "sessions ended: `signed` (an initiator's), `answered` (a responder's), `failed`, \
-             `silent` (a lock could not be written, so the party reports nothing). Watch for: any \
+             `released` (the orchestrator took the seat back), `silent` (a lock could not be written, so the party reports nothing). Watch for: any \
              `silent`; `peer-misbehaved`",
             self.ended.clone(),
         );
@@ -305,6 +305,7 @@ impl Session {
             Ended::Signed { .. } => ("signed", NO_CODE),
             Ended::Answered => ("answered", NO_CODE),
             Ended::Failed { refusal, .. } => ("failed", refusal.code.as_str()),
+            Ended::Released => ("released", NO_CODE),
             Ended::Silent => ("silent", NO_CODE),
         };
         let role = self.role;

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod checks;
+mod cut;
 mod ended;
 mod gate;
 mod initiator;
@@ -15,6 +16,7 @@ pub use self::limits::SessionLimits;
 pub(crate) use self::{
     accepted::{Accepted, Role},
     checks::{check, distrusted, require_unlocked},
+    cut::Cut,
     ended::{Ended, Finished, Trace},
     initiator::initiate,
     outcome::report,

@@ -3,6 +3,7 @@
 
 mod cards;
 mod invitations;
+mod seats;
 mod shared;
 mod shares;
 
@@ -14,7 +15,11 @@ use std::{
 
 use duet_bus::{Attendance, Bus, Filter, Incoming, ServeOptions, Service};
 use duet_protocol::ids::{ShareIndex, WalletId};
-use duet_wire::audit::{Draft, Event};
+use duet_wire::{
+    Code, InstanceId,
+    audit::{Draft, Event},
+    ids::InvalidInstanceId,
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
@@ -28,7 +33,7 @@ use tokio_util::{
 };
 use ulid::Ulid;
 
-use self::shared::Shared;
+use self::{seats::Seats, shared::Shared};
 use crate::{
     audit::{self, AuditSettings, Keeper},
     enrolment::Enroller,
@@ -56,6 +61,9 @@ const LONGEST_ENROLMENT_PAUSE: Duration = Duration::from_secs(300);
 const CUT_GRACE: Duration = Duration::from_secs(5);
 /// How long outcomes may take to be acknowledged after all sessions have ended.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
+
+/// How releases of seats are handled: each takes a look into a table.
+const RELEASES: ServeOptions = ServeOptions::waiting(4);
 
 /// The settings of a worker.
 #[derive(Debug, Clone)]
@@ -100,6 +108,7 @@ pub struct Worker {
     shares: Service,
     cards: Service,
     invitations: Service,
+    releases: Service,
     housekeeping: AbortOnDropHandle<()>,
     attending: AbortOnDropHandle<()>,
     comparing: Option<AbortOnDropHandle<()>>,
@@ -115,9 +124,9 @@ impl Worker {
     /// # Errors
     /// When the broker does not confirm a subscription.
     pub async fn start(party: Party, bus: Bus, settings: WorkerSettings) -> Result<Self, PartyError> {
-        let instance = Ulid::new().to_string();
+        let instance = instance()?;
         let started =
-            Draft::new(party.context.clock.now_ms(), Event::WorkerStarted { instance: instance.clone() });
+            Draft::new(party.context.clock.now_ms(), Event::WorkerStarted { instance: instance.to_string() });
         let mut comparison = Comparison::begin(&party.context, &party.identity, &bus).await?;
         // Before anything is recorded: an older copy of the store would begin a second history of
         // its chain.
@@ -135,6 +144,7 @@ impl Worker {
             wake: Notify::new(),
             open: Mutex::new(cut.child_token()),
             cut,
+            seats: Seats::default(),
             reports: TaskTracker::new(),
         });
         let id = shared.party.id().clone();
@@ -154,9 +164,14 @@ impl Worker {
             let shared = Arc::clone(&shared);
             move |message: Incoming| invitations::serve(Arc::clone(&shared), message)
         };
+        let on_release = {
+            let shared = Arc::clone(&shared);
+            move |message: Incoming| seats::serve(Arc::clone(&shared), message)
+        };
         let shares =
             bus.serve(Filter::shares(&id), ServeOptions::waiting(settings.packages), on_share).await?;
         let cards = bus.serve(Filter::cards(&id), ServeOptions::waiting(settings.questions), on_card).await?;
+        let releases = bus.serve(Filter::releases(&id, &shared.instance), RELEASES, on_release).await?;
         let invitations =
             bus.serve(Filter::invites(&id), ServeOptions::leaving(settings.sessions), on_invitation).await?;
         let stop = CancellationToken::new();
@@ -179,6 +194,7 @@ impl Worker {
             shares,
             cards,
             invitations,
+            releases,
             housekeeping,
             attending,
             comparing,
@@ -191,7 +207,7 @@ impl Worker {
 
     /// The name of this worker process, as orchestrators see it.
     #[must_use]
-    pub fn instance(&self) -> &str {
+    pub fn instance(&self) -> &InstanceId {
         &self.shared.instance
     }
 
@@ -229,6 +245,7 @@ impl Worker {
             shares,
             cards,
             invitations,
+            releases,
             housekeeping,
             attending,
             comparing,
@@ -248,6 +265,7 @@ impl Worker {
         let (sessions, packages, questions) =
             tokio::join!(invitations.drain(bound), shares.drain(bound), cards.drain(bound));
         cutting.abort();
+        drop(releases);
         let sessions = sessions && !shared.cut.is_cancelled();
         shared.reports.close();
         let reported = tokio::time::timeout(REPORT_GRACE, shared.reports.wait()).await.is_ok();
@@ -255,10 +273,16 @@ impl Worker {
         attending.abort();
         drop(comparing);
         watching.abort();
-        keeper.finish(Event::WorkerStopped { instance: shared.instance.clone() }).await;
+        keeper.finish(Event::WorkerStopped { instance: shared.instance.to_string() }).await;
         tracing::info!(party = %shared.party.id(), sessions, packages, questions, reported, "stopped");
         sessions && packages && questions && reported
     }
+}
+
+/// A new name for this process.
+fn instance() -> Result<InstanceId, PartyError> {
+    let name = Ulid::new().to_string().parse();
+    name.map_err(|error: InvalidInstanceId| PartyError::refused(Code::Internal, error.to_string()))
 }
 
 /// Checks every second whether the machine was resumed or copied.

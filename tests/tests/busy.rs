@@ -1,5 +1,6 @@
 //! A deployment that is merely busy: more orchestrators start sessions than the workers have seats.
-//! Every accepted job is signed, and none becomes a dead letter.
+//! Every accepted job is signed, and none becomes a dead letter. Parties go and come back, and seats
+//! are free again as soon as their sessions do not go on.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
@@ -9,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 use duet_harness::{
     duet::text,
     http::Api,
-    stack::{Stack, Wallet},
+    stack::{ALL_KINDS, Pair, Stack, Wallet},
 };
 use tokio::time::{Instant, sleep};
 
@@ -70,4 +71,57 @@ async fn four_orchestrators_with_one_worker_per_party__should_sign_every_job() {
     assert_eq!(jobs.len(), 4 * JOBS_EACH);
     let states = ended(&Api::new(&stack, &wallet).unwrap(), &jobs).await;
     assert_eq!(states, BTreeMap::from([("signed".to_owned(), jobs.len())]));
+}
+
+/// Submits a message for service and partner. Returns the job's id.
+async fn submit(wallet: &Wallet, message: &str) -> String {
+    let key = wallet.requester_key.to_string_lossy();
+    let job = ["job", "submit", "message", message, "--wallet", &wallet.id, "--requester-key", &key];
+    let job = wallet.duet.json(&[&job[..], &["--pairs", "service+partner"]].concat()).await.unwrap();
+    text(&job, "/job/id").unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_party_whose_only_worker_restarts__should_cost_no_job() {
+    let mut stack = Stack::start().await.unwrap();
+    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    wallet.sign_by(Pair::ServicePartner, &["message", "before"]).await.unwrap();
+    let api = Api::new(&stack, &wallet).unwrap();
+    stack.partner.stop().await.unwrap();
+    let mut jobs = Vec::new();
+    for message in ["one", "two", "three"] {
+        jobs.push(submit(&wallet, message).await);
+    }
+    for job in &jobs {
+        api.waits(job, "party-away").await.unwrap();
+    }
+    stack.partner.start().await.unwrap();
+    for job in &jobs {
+        assert_eq!(api.settled(job).await.unwrap(), "signed");
+    }
+}
+
+#[tokio::test]
+async fn a_seat_whose_session_does_not_go_on__should_serve_the_next_job() {
+    let mut stack = Stack::start().await.unwrap();
+    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    wallet.sign_by(Pair::ServicePartner, &["message", "before"]).await.unwrap();
+    let api = Api::new(&stack, &wallet).unwrap();
+    stack.partner.stop().await.unwrap();
+    let mut small = stack.another_worker(&stack.partner, "partner", &["--sessions", "1"]);
+    small.start().await.unwrap();
+    // The partner takes its only seat. The service has no worker, so its own stays empty.
+    stack.service.stop().await.unwrap();
+    let job = submit(&wallet, "stuck").await;
+    api.waits(&job, "party-away").await.unwrap();
+    let stuck = api.get(&format!("/v1/jobs/{job}")).await.unwrap().body;
+    assert_eq!(stuck["attempts"], 1, "the partner was invited once: {stuck}");
+
+    // The seat would be taken for half a minute. The next job has it with its first attempt.
+    let signed = wallet.sign_by(Pair::DevicePartner, &["message", "next"]).await.unwrap();
+    let next = api.get(&format!("/v1/jobs/{}", text(&signed, "/job").unwrap())).await.unwrap().body;
+    assert_eq!((&next["state"], &next["attempts"]), (&"signed".into(), &1.into()), "{next}");
+
+    stack.service.start().await.unwrap();
+    assert_eq!(api.settled(&job).await.unwrap(), "signed");
 }

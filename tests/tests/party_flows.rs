@@ -575,6 +575,48 @@ async fn a_session_that_cannot_end__should_fail_and_say_so_when_its_worker_stops
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_seat_that_is_released__should_serve_the_next_session() -> Result<()> {
+    let mut stage = Stage::set().await?;
+    let wallet = stage.create().await?;
+    stage.enrolled(wallet.id).await?;
+    let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
+    drop(stage.partner.worker.take());
+    let settings = WorkerSettings { sessions: 1, ..WorkerSettings::default() };
+    let worker = Worker::start(stage.partner.party.clone(), stage.partner.bus.clone(), settings).await?;
+    let partner = stage.partner.party.id().clone();
+    let mut manifests = Vec::new();
+    for text in ["first", "second", "third"] {
+        let request = stage.request(&wallet, "m", text);
+        manifests.push(stage.manifest(&wallet, Pair::ServicePartner, key, &request));
+    }
+    // The initiator of the first two is never invited. Without a release each of them would hold
+    // the only seat until its deadline, and no worker would be there for the next.
+    for manifest in &manifests[..2] {
+        let accepted = stage.invite_when_present(&partner, &manifest.encode()?).await?;
+        let InvitationReply::Accepted { instance } = accepted else { bail!("{accepted:?}") };
+        stage.invite_until_absent(&partner, &manifests[2].encode()?).await?;
+        // A session that is not here, and a worker that is another one.
+        stage.release(&partner, &instance, SessionId([9; 16])).await?;
+        stage.release(&partner, "another", manifest.session).await?;
+        stage.invite_until_absent(&partner, &manifests[2].encode()?).await?;
+        stage.release(&partner, &instance, manifest.session).await?;
+    }
+    let accepted = stage.invite_when_present(&partner, &manifests[2].encode()?).await?;
+    assert!(matches!(accepted, InvitationReply::Accepted { .. }), "{accepted:?}");
+    assert!(now_ms() < manifests[0].expires_at_ms, "the first session's own deadline has not come");
+    let service = manifests[2].initiator.party.clone();
+    stage.invite(&service, &manifests[2].encode()?).await?;
+    let signed = stage.outcome(&manifests[2], ShareIndex::Service).await?;
+    assert!(matches!(signed, OutcomeResult::Signed { .. }), "{signed:?}");
+    assert!(worker.drain().await, "every seat is free, and every report is out");
+    while let Ok(report) = stage.outcomes.try_recv() {
+        let outcome: duet_wire::Outcome = codec::decode(&report.outcome)?;
+        assert_eq!(outcome.session, manifests[2].session, "a released worker reports nothing");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -> Result<()> {
     let mut stage = Stage::set().await?;
     let wallet = stage.create().await?;

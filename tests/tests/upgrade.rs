@@ -13,6 +13,7 @@ use duet_chaos::signers;
 use duet_harness::{
     broker::Broker,
     duet::{Duet, text},
+    http::Api,
     parties::{Database, PartyFolder, make_private_folder},
     programs,
     stack::{Stack, TENANT, Wallet},
@@ -218,8 +219,11 @@ async fn a_postgres_store_of_the_version_before__should_lock_and_sign_on() {
     let signing = wallet(&stack, "signing", SIGNING, SIGNING_ADDRESS);
     signs_with(&signing, "partner").await;
     let key = signing.requester_key.to_string_lossy().into_owned();
-    let queue = ["job", "submit", "message", "no", "--wallet", SIGNING, "--requester-key", &key, "--wait"];
-    assert_eq!(signing.duet.refused(&queue).await.unwrap().code, "locked");
+    let queue = ["job", "submit", "message", "later", "--wallet", SIGNING, "--requester-key", &key];
+    let job = signing.duet.json(&queue).await.unwrap();
+    let job = text(&job, "/job/id").unwrap().to_owned();
+    let api = Api::new(&stack, &signing).unwrap();
+    api.waits(&job, "locked").await.unwrap();
 
     // The operator's word and a new key end the lock; a dump in another database is a restored
     // store, whose limits count as used up.
@@ -230,6 +234,7 @@ async fn a_postgres_store_of_the_version_before__should_lock_and_sign_on() {
     operator.json(&["party", "limits", "--reset"]).await.unwrap();
     operator.json(&["party", "rotate"]).await.unwrap();
     stack.service.start().await.unwrap();
+    assert_eq!(api.settled(&job).await.unwrap(), "signed", "the job that waited for the new key");
     signs_without_the_device(&stack, &signing).await;
     signs_with(&signing, "service").await;
 

@@ -15,6 +15,7 @@ use std::{
 use duet_chaos::{databases, signers};
 use duet_harness::{
     duet::text,
+    http::Api,
     parties::Database,
     stack::{ALL_KINDS, Pair, Server, Stack, Wallet},
 };
@@ -100,11 +101,13 @@ async fn workers_on_one_database__should_share_jobs_locks_and_rotations() {
     other.close().await;
     let key = wallet.requester_key.to_string_lossy().into_owned();
     let submit = ["job", "submit", "message", "locked", "--wallet", &wallet.id, "--requester-key", &key];
+    let api = Api::new(&crew.stack, &wallet).unwrap();
     let service = party.command(&crew.stack.duet());
-    let only = [&submit[..], &["--pairs", "service+partner", "--wait", "--timeout", "60s"]].concat();
-    // No matter which workers get the session.
-    let refused = wallet.duet.refused(&only).await.unwrap();
-    assert_eq!(refused.code, "locked", "{}", refused.message);
+    let only = [&submit[..], &["--pairs", "service+partner"]].concat();
+    // No matter which workers get the session. The job waits, and says for what.
+    let job = wallet.duet.json(&only).await.unwrap();
+    let job = text(&job, "/job/id").unwrap().to_owned();
+    api.waits(&job, "locked").await.unwrap();
 
     // The key is for the partner alone, so the lock quarantines the partner's card.
     let partner = crew.stack.party("partner").command(&crew.stack.duet());
@@ -116,6 +119,7 @@ async fn workers_on_one_database__should_share_jobs_locks_and_rotations() {
     let rotated = service.json(&["party", "rotate"]).await.unwrap();
     assert!(!rotated["rotated"].as_array().unwrap().is_empty(), "{rotated}");
     crew.stack.all_pairs_ready(&wallet.id).await.unwrap();
+    assert_eq!(api.settled(&job).await.unwrap(), "signed", "the job that waited");
     sign_many(&wallet, "rotated", 8).await;
     let status = service.json(&["party", "status"]).await.unwrap();
     assert_eq!(status["wallets"], 1, "{status}");

@@ -8,7 +8,7 @@ use duet_orchestrator::api::{EndPage, JobPage, JobView};
 use duet_protocol::ids::PartyId;
 use duet_wire::{
     Code, JobId, JobStateName, Pair, PayloadKindTag, Priority, RecoverableSignature, SignedRequest,
-    job::{AttemptOutcome, Evidence, JobRevocation},
+    job::{AttemptOutcome, Evidence, JobRevocation, Waiting},
     revocation::RevocationProof,
     signing::SigningKey,
 };
@@ -231,7 +231,7 @@ fn known_by(evidence: &Evidence) -> String {
         Evidence::Nonsense { by, .. } => format!("the answer of {by} makes no sense"),
         Evidence::Report { by, .. } => format!("by the signed report of {by}"),
         Evidence::InvalidSignature { by, .. } => format!("by the signature that {by} reported"),
-        Evidence::Silence { of } => format!("{of} was not heard of"),
+        Evidence::Silence { of, .. } => format!("{of} was not heard of"),
     }
 }
 
@@ -245,16 +245,21 @@ impl fmt::Display for JobReport {
         if let Some(revocation) = &job.revocation {
             write_revocation(f, revocation)?;
         }
-        if job.state == JobStateName::Queued
+        if let Some(Waiting { code, message, .. }) = &job.waiting {
+            write!(f, "\nwaits: {code}: {message}")?;
+        } else if job.state == JobStateName::Queued
             && let Some(AttemptOutcome::Failed { code, message, .. }) =
                 job.history.last().and_then(|attempt| attempt.outcome.as_ref())
         {
-            write!(f, "\nwaits: {code}: {message}")?;
+            write!(f, "\nwill be tried again after {code}: {message}")?;
         }
         if let Some(failure) = &job.ending.failure {
             write!(f, "\nfailed: {failure}")?;
             for attempt in &job.history {
                 write!(f, "\nattempt {} by {}", attempt.attempt, attempt.pair)?;
+                if let Some(earlier) = attempt.earlier {
+                    write!(f, " and {} before it", earlier.attempts)?;
+                }
                 if let Some(AttemptOutcome::Failed { code, message, culprit, evidence }) = &attempt.outcome {
                     write!(f, ": {code}: {message}")?;
                     if let Some(culprit) = culprit {

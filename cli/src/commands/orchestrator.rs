@@ -67,10 +67,14 @@ pub(crate) struct OrchestratorCommand {
     /// Requests a second that one tenant may make of the HTTP interface
     #[arg(long, value_name = "NUMBER", default_value_t = HttpSettings::default().requests_per_second_per_tenant, help_heading = "Queue")]
     requests_per_second_per_tenant: NonZeroU32,
-    /// Attempts at a job, over all its pairs. Attempts that say nothing about the job do not count
-    /// (docs/errors.md)
+    /// Attempts that a job gets at least, over all its pairs. Attempts that say nothing about the
+    /// job do not count (docs/errors.md)
     #[arg(long, value_name = "NUMBER", default_value_t = QueueSettings::default().max_attempts, help_heading = "Queue")]
     max_attempts: u32,
+    /// How long a job is tried at least, from its first counted attempt. It is given up once both
+    /// this time and its attempts are over
+    #[arg(long, value_name = "DURATION", default_value_t = Span(QueueSettings::default().give_up_after), help_heading = "Queue")]
+    give_up_after: Span,
     /// How long a session may last
     #[arg(long, value_name = "DURATION", default_value_t = Span(QueueSettings::default().session_timeout), help_heading = "Queue")]
     session_timeout: Span,
@@ -265,6 +269,7 @@ impl OrchestratorCommand {
         queue.max_in_flight_per_tenant = self.max_in_flight_per_tenant.or(queue.max_in_flight_per_tenant);
         queue.max_in_flight = self.max_in_flight;
         queue.max_attempts = self.max_attempts;
+        queue.give_up_after = self.give_up_after.0;
         queue.session_timeout = self.session_timeout.0;
         let (webhooks, given) = (&mut config.webhooks, self.webhooks);
         webhooks.allow_private = given.webhooks_to_private;

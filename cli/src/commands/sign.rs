@@ -296,6 +296,7 @@ async fn approve(
                 | Code::StaleEpoch
                 | Code::StalePaillierKey
                 | Code::Overloaded
+                | Code::PartyAway
                 | Code::NoPairAvailable
                 | Code::Deadline
         );

@@ -37,7 +37,7 @@ use duet_protocol::{
     signature,
 };
 use duet_wire::{
-    Code, Invitation, InvitationReply, Manifest, Outcome, OutcomeReply, OutcomeResult, Pair, Seat,
+    Code, Invitation, InvitationReply, Manifest, Outcome, OutcomeReply, OutcomeResult, Pair, Release, Seat,
     SignedOutcome, SignedRequest, SigningRequest, WalletInfo,
     approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval},
     signing::SigningKey,
@@ -386,6 +386,16 @@ impl Stage {
         let invitation = codec::encode(&Invitation { manifest: manifest.to_vec() })?;
         let reply = self.orchestrator.request(&Address::Invite(party.clone()), invitation, PATIENCE).await?;
         Ok(InvitationReply::read(&reply)?.0)
+    }
+
+    /// Takes a worker's seat back, as an orchestrator does.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub async fn release(&self, party: &PartyId, instance: &str, session: SessionId) -> Result<()> {
+        let address = Address::Release { party: party.clone(), instance: instance.parse()? };
+        self.orchestrator.publish(&address, codec::encode(&Release { session })?).await?;
+        Ok(self.orchestrator.sync(PATIENCE).await?)
     }
 
     /// Invites a party, and waits until one of its workers is in its queue group.

@@ -2,10 +2,11 @@
 
 use core::{fmt, time::Duration};
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -24,7 +25,7 @@ use tokio::sync::broadcast;
 
 use crate::{
     counters::{Audit, Events},
-    event::BusEvent,
+    event::{BusEvent, Denied},
     nkey::NkeySeed,
     pem,
     role::Role,
@@ -40,6 +41,9 @@ const COMMAND_CAPACITY: usize = 256;
 
 /// How many events a slow listener may miss before it is told that it lagged.
 const EVENT_CAPACITY: usize = 64;
+
+/// How many kinds of refused subjects are logged as warnings. There are fewer kinds.
+const MAX_REFUSED_KINDS: usize = 64;
 
 /// How often the client pings. It notices a dead connection after at most two intervals.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -161,6 +165,8 @@ struct Watch {
     counted: Events,
     counted_audit: Audit,
     unreachable: AtomicBool,
+    /// The kinds of subjects that the broker refused.
+    refused: Mutex<BTreeSet<String>>,
 }
 
 impl Watch {
@@ -170,7 +176,20 @@ impl Watch {
             counted: Events::new(),
             counted_audit: Audit::new(),
             unreachable: AtomicBool::new(false),
+            refused: Mutex::default(),
         }
+    }
+
+    /// Whether the broker refuses this for the first time, as far as the subject's first three
+    /// tokens tell. A broker with an older configuration refuses each message of a new kind.
+    fn is_new(&self, denied: &Denied) -> bool {
+        let (what, subject) = match denied {
+            Denied::Publish(subject) => ("publish", subject),
+            Denied::Subscribe(subject) => ("subscribe", subject),
+        };
+        let kind: Vec<&str> = subject.splitn(4, '.').take(3).collect();
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.len() < MAX_REFUSED_KINDS && refused.insert(format!("{what} {}", kind.join(".")))
     }
 
     /// Logs that the broker is unreachable, once per outage.
@@ -193,7 +212,10 @@ impl Watch {
             BusEvent::Connected => self.reachable(urls),
             BusEvent::Disconnected => self.unreachable(urls),
             BusEvent::SlowConsumer => tracing::warn!("a subscription fell behind and lost messages"),
-            BusEvent::PermissionDenied(denied) => tracing::warn!(?denied, "refused by the broker"),
+            BusEvent::PermissionDenied(denied) if self.is_new(denied) => {
+                tracing::warn!(?denied, "refused by the broker; similar subjects are not told again");
+            }
+            BusEvent::PermissionDenied(denied) => tracing::debug!(?denied, "refused by the broker"),
             BusEvent::LameDuck | BusEvent::Closed | BusEvent::Complaint(_) => {
                 tracing::debug!(?event, "connection");
             }

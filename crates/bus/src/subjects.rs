@@ -3,7 +3,7 @@
 use core::{fmt, str::FromStr};
 
 use duet_protocol::ids::{PartyId, SessionId, TenantId, WalletId};
-use duet_wire::webhook::EndpointId;
+use duet_wire::{InstanceId, webhook::EndpointId};
 
 /// How every subject begins. The version changes with the wire format.
 pub const PREFIX: &str = "duet.v1";
@@ -60,6 +60,16 @@ pub enum Address {
     ///
     /// A request of an orchestrator to the party's queue group.
     Invite(PartyId),
+    /// Takes a worker's seat back: its session does not take place.
+    ///
+    /// From an orchestrator to one worker, over core NATS. If it is lost, the worker waits until its
+    /// deadline.
+    Release {
+        /// The worker's party.
+        party: PartyId,
+        /// The worker.
+        instance: InstanceId,
+    },
     /// A round message of a session.
     ///
     /// From one side to the other, over core NATS. A lost message costs a retry.
@@ -134,6 +144,7 @@ impl fmt::Display for Address {
             Self::Job(tenant) => write!(f, "{PREFIX}.job.{tenant}"),
             Self::Dead(tenant) => write!(f, "{PREFIX}.dead.{tenant}"),
             Self::Invite(party) => write!(f, "{PREFIX}.invite.{party}"),
+            Self::Release { party, instance } => write!(f, "{PREFIX}.release.{party}.{instance}"),
             Self::Round { session, from, to } => write!(f, "{PREFIX}.round.{session}.{from}.{to}"),
             Self::Outcome { session, from } => write!(f, "{PREFIX}.outcome.{session}.{from}"),
             Self::Event { session, from } => write!(f, "{PREFIX}.event.{session}.{from}"),
@@ -168,6 +179,9 @@ fn parse(text: &str) -> Option<Address> {
         ["job", tenant] => Address::Job(tenant.parse().ok()?),
         ["dead", tenant] => Address::Dead(tenant.parse().ok()?),
         ["invite", party] => Address::Invite(party.parse().ok()?),
+        ["release", party, instance] => {
+            Address::Release { party: party.parse().ok()?, instance: instance.parse().ok()? }
+        }
         ["round", session, from, to] => {
             Address::Round { session: session.parse().ok()?, from: from.parse().ok()?, to: to.parse().ok()? }
         }
@@ -227,6 +241,12 @@ impl Filter {
     #[must_use]
     pub fn invites(party: &PartyId) -> Self {
         Self::queued(Address::Invite(party.clone()).to_string(), party.as_str())
+    }
+
+    /// The releases of one worker's seats.
+    #[must_use]
+    pub fn releases(party: &PartyId, instance: &InstanceId) -> Self {
+        Self::plain(Address::Release { party: party.clone(), instance: instance.clone() }.to_string())
     }
 
     /// The messages that `from` sends to `to` in one session.
@@ -303,6 +323,7 @@ mod tests {
             Address::Job(tenant.clone()),
             Address::Dead(tenant.clone()),
             Address::Invite(party("service")),
+            Address::Release { party: party("service"), instance: "01JX".parse().unwrap() },
             Address::Round { session, from: party("device"), to: party("service") },
             Address::Outcome { session, from: party("partner") },
             Address::Event { session, from: Speaker::Orchestrator },
@@ -381,6 +402,7 @@ mod tests {
             "duet.v1.job.*",
             "duet.v1.job.demo.more",
             "duet.v1.round.00.device.service",
+            "duet.v1.release.service.*",
             "duet.v1.event.abababababababababababababababab.>",
             "duet.v1.unknown.demo",
         ] {

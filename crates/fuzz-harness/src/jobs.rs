@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use duet_protocol::ids::SessionId;
 use duet_wire::{
-    JobEvent, JobRecord, Pair, SignedRequest, SigningRequest,
+    Code, JobEvent, JobRecord, Pair, SignedRequest, SigningRequest,
     session_state::{self, SessionEvent, SessionState},
     signing::SigningKey,
 };
@@ -25,12 +25,16 @@ fn record() -> Option<&'static JobRecord> {
 }
 
 fn event(byte: u8) -> JobEvent {
-    match byte % 6 {
+    match byte % 7 {
         0 => JobEvent::Park,
         1 => JobEvent::Start { session: SessionId([byte; 16]), pair: Pair::ServicePartner },
         2 => JobEvent::Reject,
         3 => JobEvent::Expire,
         4 => JobEvent::Cancel,
+        5 => {
+            let message = String::new();
+            JobEvent::Wait { code: Code::Locked, message, next_attempt_at_ms: u64::from(byte) }
+        }
         _ => JobEvent::Requeue,
     }
 }

@@ -15,7 +15,7 @@ use duet_wire::{
 };
 use futures::StreamExt as _;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     anvil::http_client,
@@ -25,6 +25,9 @@ use crate::{
 
 /// How long a queued signature may take.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often a job that has to wait for something is read.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A client with a tenant's token and a requester's key.
 #[derive(Debug)]
@@ -196,6 +199,24 @@ impl Api {
             request = request.json(document);
         }
         answer(request).await
+    }
+
+    /// Reads a job until it waits for `code`.
+    ///
+    /// # Errors
+    /// When it does not within a minute.
+    pub async fn waits(&self, job: &str, code: &str) -> Result<()> {
+        let path = format!("/v1/jobs/{job}");
+        let wait = async {
+            loop {
+                let answer = self.get(&path).await?;
+                if answer.body.pointer("/waiting/code").and_then(Value::as_str) == Some(code) {
+                    return Ok(());
+                }
+                sleep(LOOK_INTERVAL).await;
+            }
+        };
+        timeout(DEADLINE, wait).await.with_context(|| format!("job {job} does not wait for {code}"))?
     }
 
     /// Reads a job's event stream until the job is settled. Returns its last state.

@@ -30,7 +30,7 @@ impl JobEnded {
     pub fn of(record: &JobRecord) -> Option<Self> {
         let failure = match &record.state {
             JobState::Failed { code, message } => Refusal::new(*code, message.clone()),
-            JobState::Expired => Refusal::new(Code::JobExpired, "The job expired before it was signed."),
+            JobState::Expired => Refusal::new(Code::JobExpired, expired(record)),
             JobState::Cancelled => Refusal::new(Code::Cancelled, "The job was cancelled."),
             JobState::Queued
             | JobState::AwaitingOwner
@@ -46,5 +46,15 @@ impl JobEnded {
             failure,
             ended_at_ms: record.updated_at_ms,
         })
+    }
+}
+
+/// Why a job expired: what it waited for.
+fn expired(record: &JobRecord) -> String {
+    match &record.waiting {
+        Some(waiting) => {
+            format!("The job expired while it waited: {} [{}].", waiting.message, waiting.code)
+        }
+        None => "The job expired before it was signed.".to_owned(),
     }
 }

@@ -159,6 +159,8 @@ codes! {
     RateLimited = "rate-limited", 429, Unavailable, "Too many requests";
     /// A worker has no room.
     Overloaded = "overloaded", 503, Unavailable, "Overloaded";
+    /// No worker of a party is there.
+    PartyAway = "party-away", 503, Unavailable, "Party away";
     /// None of the request's pairs can sign now.
     NoPairAvailable = "no-pair-available", 503, Unavailable, "No pair available";
     /// The broker is unreachable.
@@ -179,84 +181,97 @@ pub const ERRORS_PAGE: &str = "docs/errors.md";
 /// What a code means for a job when a session or an invitation ends with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// The orchestrator does not ask this pair again: a person has to repair something. The job
-    /// goes to another pair. Without one it fails with the code.
-    Refused,
-    /// The code says nothing about the job. The orchestrator counts no attempt. The job waits, with
-    /// growing pauses, until the cause is gone or the job expires.
+    /// The code says nothing about the job. The orchestrator counts no attempt, and the next pair
+    /// has its turn at once. The job waits under this reason until the cause is gone or the job
+    /// expires, and the orchestrator tries it again with growing pauses.
     Wait,
-    /// The orchestrator counts the attempt. After `--max-attempts` of them the job fails with the
-    /// last code.
+    /// The orchestrator counts the attempt. The job fails with the last code once two bounds are
+    /// reached: `--max-attempts` counted attempts, and `--give-up-after` since the first of them.
     Tried,
+    /// The party refuses this job. The orchestrator does not ask this pair again. The job goes to
+    /// another pair. Without one it fails with the code.
+    No,
+    /// Only the HTTP interface, a share store or a delivery of shares gives the code. If a session
+    /// ends with it nevertheless, the attempt counts as `tried`.
+    NeverFromASession,
 }
 
 impl Class {
-    /// The class as text: `refused`, `wait` or `tried`.
+    /// All classes, in the order of the documentation.
+    pub const ALL: [Self; 4] = [Self::Wait, Self::Tried, Self::No, Self::NeverFromASession];
+
+    /// The class as text, for example `wait`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Refused => "refused",
             Self::Wait => "wait",
             Self::Tried => "tried",
+            Self::No => "no",
+            Self::NeverFromASession => "never from a session",
         }
     }
 }
 
 impl Code {
     /// What the code means for a job when a session or an invitation ends with it.
+    ///
+    /// `deadline` has one exception, which only the attempt knows: silence before both parties have
+    /// accepted says nothing about the job (`AttemptOutcome::class`).
     #[must_use]
     pub const fn class(self) -> Class {
         match self {
-            Self::Locked
+            // No seat is free, or no worker is there.
+            Self::Overloaded
+            | Self::PartyAway
+            | Self::NoPairAvailable
+            | Self::StorageUnavailable
+            | Self::BrokerUnreachable
+            | Self::QueueFull
+            | Self::RateLimited
+            | Self::SessionReplayed
+            // A person has to repair something. The job waits for that.
+            | Self::Locked
             | Self::NeedsRotation
-            | Self::WrongPassphrase
             | Self::NotEnrolled
             | Self::UnknownWallet
             | Self::CardMismatch
-            | Self::RequesterNotAllowed
-            | Self::ValidTooLong
-            | Self::IssuedBeforeRestore
-            | Self::KindNotAllowed
-            | Self::PolicyRefused
-            | Self::LimitExceeded
-            | Self::TooManyAnswers
-            // The approver puts the job back.
-            | Self::ApprovalMissing
-            | Self::WrongTenant
-            | Self::BadSignature
-            | Self::InvalidPayload
-            | Self::InvalidEndpoint
-            | Self::ChainIdMismatch
-            | Self::MalformedJson
-            | Self::MalformedMessage
             | Self::UnsupportedVersion
-            | Self::TooLarge
-            | Self::Quota
-            | Self::AdmissionToken
-            | Self::WalletExists
-            | Self::DuplicateDigest
-            | Self::Unauthorized
-            | Self::NotFound
-            | Self::MethodNotAllowed
-            // These two end the job; no pair is asked any more.
-            | Self::RejectedByOwner
-            | Self::Cancelled => Class::Refused,
-            Self::ClockDiffers
-            // A party says so by its own clock, which may be wrong. Only the orchestrators decide
-            // when a job expires.
-            | Self::JobExpired
             // The orchestrator knew an older state of the wallet, and asks again.
             | Self::StaleEpoch
             | Self::StalePaillierKey
-            | Self::SessionReplayed
-            // No seat is free, or no worker listens.
-            | Self::Overloaded
-            | Self::NoPairAvailable
-            | Self::QueueFull
-            | Self::RateLimited
-            | Self::BrokerUnreachable
-            | Self::StorageUnavailable => Class::Wait,
-            Self::Conflict | Self::Deadline | Self::PeerMisbehaved | Self::Internal => Class::Tried,
+            | Self::ClockDiffers
+            // A party says so by its own clock, which may be wrong. Only the orchestrators decide
+            // when a job expires.
+            | Self::JobExpired => Class::Wait,
+            Self::Deadline | Self::PeerMisbehaved | Self::MalformedMessage | Self::Internal => Class::Tried,
+            Self::PolicyRefused
+            | Self::LimitExceeded
+            | Self::RequesterNotAllowed
+            | Self::KindNotAllowed
+            | Self::WrongTenant
+            | Self::BadSignature
+            | Self::InvalidPayload
+            | Self::ChainIdMismatch
+            | Self::MalformedJson
+            | Self::TooLarge
+            // The approver puts the job back.
+            | Self::ApprovalMissing
+            // These two end the job; no pair is asked any more.
+            | Self::RejectedByOwner
+            | Self::Cancelled
+            | Self::Conflict
+            | Self::DuplicateDigest
+            | Self::TooManyAnswers
+            | Self::ValidTooLong
+            | Self::IssuedBeforeRestore => Class::No,
+            Self::Unauthorized
+            | Self::Quota
+            | Self::WalletExists
+            | Self::AdmissionToken
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::InvalidEndpoint
+            | Self::WrongPassphrase => Class::NeverFromASession,
         }
     }
 }
@@ -394,12 +409,11 @@ mod tests {
     #[test]
     fn the_tables_of_the_page_are_those_of_the_code() {
         let classes = Item::read(SOURCE, "enum Class").unwrap().variants;
-        let rows = [Class::Wait, Class::Tried, Class::Refused].map(|class| {
+        let rows = Class::ALL.map(|class| {
             let codes = Code::ALL.iter().filter(|code| code.class() == class);
             let listed: Vec<String> = codes.map(|code| format!("`{code}`")).collect();
-            let codes = if class == Class::Refused { "all others".to_owned() } else { listed.join(", ") };
             let meaning = classes.iter().find(|variant| variant.name == format!("{class:?}")).unwrap();
-            [class.as_str().to_owned(), codes, meaning.paragraphs.join(" ")]
+            [class.as_str().to_owned(), listed.join(", "), meaning.paragraphs.join(" ")]
         });
         let heading = ["class", "codes", "meaning for the job"];
         duet_test_docs::part(ERRORS_PAGE, "classes", &table(heading, rows)).unwrap();
@@ -433,7 +447,7 @@ mod tests {
 
     #[test]
     fn the_page_lists_the_codes_of_each_class() {
-        for class in [Class::Wait, Class::Tried] {
+        for class in Class::ALL {
             let codes = Code::ALL.iter().filter(|code| code.class() == class);
             let listed: Vec<String> = codes.map(|code| format!("`{code}`")).collect();
             let start = format!("| {} | {} |", class.as_str(), listed.join(", "));

@@ -55,6 +55,33 @@ impl<'de> Deserialize<'de> for IdempotencyKey {
     }
 }
 
+/// The name that a worker process draws when it starts: 1 to 64 ASCII letters and digits, so that it
+/// can be part of a subject.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId(String);
+
+/// Why text is not the name of a worker process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the name of a worker process is 1 to 64 ASCII letters and digits")]
+pub struct InvalidInstanceId;
+
+impl FromStr for InstanceId {
+    type Err = InvalidInstanceId;
+    fn from_str(text: &str) -> Result<Self, InvalidInstanceId> {
+        if (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidInstanceId)
+        }
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A job's id: 16 bytes, derived from the tenant and the idempotency key. So the same key always
 /// names the same entry of the job store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, udigest::Digestable)]

@@ -1,7 +1,10 @@
 //! Invitations: `duet.v1.invite.<party>`, a request. The worker answers only after the broker has
 //! registered its subscription to the session's rounds.
 
-use duet_protocol::codec::{self, DecodeError, Message};
+use duet_protocol::{
+    codec::{self, DecodeError, Message},
+    ids::SessionId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{error::Refusal, manifest::Manifest};
@@ -25,7 +28,7 @@ impl Message for Invitation {
 pub enum InvitationReply {
     /// The worker takes part and already listens.
     Accepted {
-        /// The worker process, for logs.
+        /// The worker process: an [`InstanceId`](crate::InstanceId), where it can be released.
         instance: String,
     },
     /// The worker refuses.
@@ -36,6 +39,24 @@ impl Message for InvitationReply {
     const KIND: u8 = 0x42;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 1024;
+}
+
+/// Takes a seat back: `duet.v1.release.<party>.<instance>`, to the worker that accepted. The
+/// session does not take place, because the other party refused, had no seat or was silent. The
+/// worker wipes what it holds, frees the seat and reports nothing. It gets no answer.
+///
+/// # Security
+/// It can only deny a session, which an orchestrator can do by inviting no party.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The session.
+    pub session: SessionId,
+}
+
+impl Message for Release {
+    const KIND: u8 = 0x4d;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 64;
 }
 
 impl InvitationReply {

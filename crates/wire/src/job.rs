@@ -12,7 +12,7 @@ use crate::{
     revocation::RevocationProof,
 };
 
-/// How many attempts a record keeps. Beyond that the oldest are dropped.
+/// How many attempts a record keeps. Attempts beyond that are counted and no longer listed.
 pub const MAX_REMEMBERED_ATTEMPTS: usize = 32;
 
 /// A job's state.
@@ -142,6 +142,15 @@ impl JobState {
 pub enum JobEvent {
     /// Only pairs with the device are left, so the job waits for its owner.
     Park,
+    /// No pair can sign now, by the parties' answers. The job waits, and no session begins.
+    Wait {
+        /// Why.
+        code: Code,
+        /// An explanation for a person.
+        message: String,
+        /// When to look again, in milliseconds since 1970.
+        next_attempt_at_ms: u64,
+    },
     /// A session begins: an orchestrator started an attempt, or the owner approved the job.
     Start {
         /// The session, new.
@@ -216,6 +225,7 @@ impl JobEvent {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Park => "park",
+            Self::Wait { .. } => "wait",
             Self::Start { .. } => "start",
             Self::Retry { .. } => "retry",
             Self::ReturnToOwner { .. } => "return-to-owner",
@@ -273,6 +283,7 @@ pub fn next(state: &JobState, event: &JobEvent, attempts: u32) -> Result<JobStat
     use JobState as S;
     match (state, event) {
         (S::Queued, E::Park) => Ok(S::AwaitingOwner),
+        (S::Queued, E::Wait { .. }) => Ok(S::Queued),
         (S::Queued | S::AwaitingOwner, E::Start { session, pair }) => {
             Ok(S::Running { session: *session, attempt: attempts.saturating_add(1), pair: *pair })
         }
@@ -334,7 +345,17 @@ pub enum Evidence {
     Silence {
         /// The party.
         of: PartyId,
+        /// Whether this orchestrator has not seen both parties accept the session: the party did
+        /// not answer its invitation, or the orchestrator that sent it died. Then the silence says
+        /// nothing about the job.
+        #[serde(default, skip_serializing_if = "is_false")]
+        before_acceptance: bool,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// How an attempt ended.
@@ -359,6 +380,43 @@ pub enum AttemptOutcome {
     Expired,
 }
 
+impl AttemptOutcome {
+    /// What the outcome means for the job. `None` for an end with a signature, and for an expired
+    /// job.
+    #[must_use]
+    pub const fn class(&self) -> Option<Class> {
+        match self {
+            Self::Failed {
+                code: Code::Deadline,
+                evidence: Some(Evidence::Silence { before_acceptance: true, .. }),
+                ..
+            } => Some(Class::Wait),
+            Self::Failed { code, .. } => Some(code.class()),
+            Self::Signed | Self::Expired => None,
+        }
+    }
+}
+
+/// Earlier attempts that ended in the same way as the one listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Earlier {
+    /// How many.
+    pub attempts: u32,
+    /// When the first of them began, in milliseconds since 1970.
+    pub first_started_at_ms: u64,
+}
+
+/// Why a job waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The code.
+    pub code: Code,
+    /// An explanation for a person: what has to happen before the job goes on.
+    pub message: String,
+    /// Since when the job waits, for this or for another reason, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
 /// One attempt at a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -374,6 +432,38 @@ pub struct Attempt {
     pub ended_at_ms: Option<u64>,
     /// How it ended.
     pub outcome: Option<AttemptOutcome>,
+    /// Earlier attempts of the pair that ended with the same code. They are counted here and not
+    /// listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<Earlier>,
+}
+
+impl Attempt {
+    /// How many attempts this entry stands for: itself, and those counted in `earlier`.
+    #[must_use]
+    pub fn times(&self) -> u32 {
+        self.earlier.map_or(1, |earlier| earlier.attempts.saturating_add(1))
+    }
+
+    /// When the first attempt began that this entry stands for, in milliseconds since 1970.
+    #[must_use]
+    pub fn first_started_at_ms(&self) -> u64 {
+        self.earlier.map_or(self.started_at_ms, |earlier| earlier.first_started_at_ms)
+    }
+
+    /// Whether both failed, with the same pair and the same code, and mean the same for the job.
+    fn is_like(&self, other: &Self) -> bool {
+        let end = |attempt: &Self| match &attempt.outcome {
+            Some(outcome @ AttemptOutcome::Failed { code, .. }) => Some((*code, outcome.class())),
+            _ => None,
+        };
+        self.pair == other.pair && end(self).is_some() && end(self) == end(other)
+    }
+
+    /// Whether it says nothing about the job.
+    fn says_nothing(&self) -> bool {
+        self.outcome.as_ref().and_then(AttemptOutcome::class) == Some(Class::Wait)
+    }
 }
 
 /// A dead letter's return to the queue.
@@ -428,13 +518,17 @@ pub struct JobRecord {
     pub state: JobState,
     /// How many attempts were started.
     pub attempts_started: u32,
-    /// The latest attempts, oldest first, at most [`MAX_REMEMBERED_ATTEMPTS`].
+    /// The latest attempts, oldest first, at most [`MAX_REMEMBERED_ATTEMPTS`]. Attempts that said
+    /// nothing about the job are listed once for each pair and code.
     pub attempts: Vec<Attempt>,
     /// The fence token. It grows with each attempt. The orchestrator that runs an attempt holds its
     /// value, and only the current value may end the attempt.
     pub fence: u64,
     /// When the next attempt may begin, in milliseconds since 1970.
     pub next_attempt_at_ms: u64,
+    /// Why it waits, or last waited, unless an attempt has since ended otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// When it was accepted, in milliseconds since 1970.
     pub created_at_ms: u64,
     /// When it last changed, in milliseconds since 1970.
@@ -472,6 +566,7 @@ impl JobRecord {
             attempts: Vec::new(),
             fence: 0,
             next_attempt_at_ms: now_ms,
+            waiting: None,
             created_at_ms: now_ms,
             updated_at_ms: now_ms,
             expires_at_ms: request.expires_at.saturating_mul(1000),
@@ -491,18 +586,67 @@ impl JobRecord {
 
     /// The attempts that count: those since the job was put back, or all.
     pub fn counting_attempts(&self) -> impl Iterator<Item = &Attempt> {
-        let before = self.put_back.map_or(0, |put_back| put_back.attempts);
-        self.attempts.iter().filter(move |attempt| attempt.attempt > before)
+        self.attempts.iter().filter(|attempt| self.counts(attempt))
     }
 
-    /// Removes the oldest attempt that says nothing about the job, or the oldest of all. So the
-    /// attempts that count are still there after a long wait.
-    fn forget_an_attempt(&mut self) {
-        let says_nothing = |attempt: &Attempt| match attempt.outcome {
-            Some(AttemptOutcome::Failed { code, .. }) => code.class() == Class::Wait,
-            _ => false,
-        };
-        self.attempts.remove(self.attempts.iter().position(says_nothing).unwrap_or(0));
+    /// Whether the attempt was started since the job was put back, or the job never was.
+    fn counts(&self, attempt: &Attempt) -> bool {
+        attempt.attempt > self.put_back.map_or(0, |put_back| put_back.attempts)
+    }
+
+    /// Counts the attempt at `older` in the one at `newer`, and lists it no longer.
+    fn fold(&mut self, older: usize, newer: usize) {
+        if older >= newer || newer >= self.attempts.len() {
+            return;
+        }
+        let folded = self.attempts.remove(older);
+        if let Some(into) = self.attempts.get_mut(newer - 1) {
+            let attempts = folded.times().saturating_add(into.times()).saturating_sub(1);
+            into.earlier = Some(Earlier { attempts, first_started_at_ms: folded.first_started_at_ms() });
+        }
+    }
+
+    /// The oldest attempt that ended as a later one did, with the first such later one.
+    fn repeated(&self) -> Option<(usize, usize)> {
+        let attempts = || self.attempts.iter().enumerate();
+        attempts().find_map(|(older, attempt)| {
+            let is_repeat = |&(at, later): &(usize, &Attempt)| {
+                at > older && attempt.is_like(later) && self.counts(attempt) == self.counts(later)
+            };
+            attempts().find(is_repeat).map(|(newer, _)| (older, newer))
+        })
+    }
+
+    /// Makes room for one more attempt. The attempts that count stay counted after a long wait.
+    fn make_room(&mut self) {
+        if self.attempts.len() < MAX_REMEMBERED_ATTEMPTS {
+            return;
+        }
+        match self.repeated() {
+            Some((older, newer)) => self.fold(older, newer),
+            None => {
+                let at = self.attempts.iter().position(Attempt::says_nothing).unwrap_or(0);
+                self.attempts.remove(at);
+            }
+        }
+    }
+
+    /// Lists an attempt that said nothing about the job once, however often it was made.
+    fn fold_waits(&mut self) {
+        let Some((newer, last)) = self.attempts.iter().enumerate().next_back() else { return };
+        if !last.says_nothing() {
+            return;
+        }
+        let is_repeat = |attempt: &Attempt| attempt.is_like(last) && self.counts(attempt);
+        if let Some(older) = self.attempts.iter().take(newer).position(is_repeat) {
+            self.fold(older, newer);
+        }
+    }
+
+    /// Notes why the job waits.
+    fn wait_for(&mut self, code: Code, message: &str, now_ms: u64) {
+        let since_ms = self.waiting.as_ref().map_or(now_ms, |waiting| waiting.since_ms);
+        self.waiting = Some(Waiting { code, message: bounded(message.to_owned()), since_ms });
     }
 
     /// Applies `event` at `now_ms`. `fence` is the token that the caller holds: the record's token
@@ -524,9 +668,7 @@ impl JobRecord {
             JobEvent::Start { session, pair } => {
                 self.fence = self.fence.saturating_add(1);
                 self.attempts_started = self.attempts_started.saturating_add(1);
-                if self.attempts.len() >= MAX_REMEMBERED_ATTEMPTS {
-                    self.forget_an_attempt();
-                }
+                self.make_room();
                 self.attempts.push(Attempt {
                     attempt: self.attempts_started,
                     session: *session,
@@ -534,7 +676,12 @@ impl JobRecord {
                     started_at_ms: now_ms,
                     ended_at_ms: None,
                     outcome: None,
+                    earlier: None,
                 });
+            }
+            JobEvent::Wait { code, message, next_attempt_at_ms } => {
+                self.next_attempt_at_ms = *next_attempt_at_ms;
+                self.wait_for(*code, message, now_ms);
             }
             JobEvent::Retry { next_attempt_at_ms, .. } => self.next_attempt_at_ms = *next_attempt_at_ms,
             JobEvent::Requeue => {
@@ -559,6 +706,21 @@ impl JobRecord {
                 }),
                 _ => Some(AttemptOutcome::Expired),
             };
+            let outcome = attempt.outcome.clone();
+            self.fold_waits();
+            match outcome {
+                Some(AttemptOutcome::Failed { code, ref message, .. })
+                    if !state.is_final() && outcome.as_ref().and_then(AttemptOutcome::class) == Some(Class::Wait) =>
+                {
+                    self.wait_for(code, message, now_ms);
+                }
+                // An expired job still shows what it waited for.
+                Some(AttemptOutcome::Expired) => {}
+                _ => self.waiting = None,
+            }
+        }
+        if matches!(event, JobEvent::Requeue) || (state.is_final() && state != JobState::Expired) {
+            self.waiting = None;
         }
         self.state = state;
         self.updated_at_ms = now_ms;

@@ -82,6 +82,7 @@ const KINDS: Readonly<Record<string, DuetErrorKind>> = {
   "wrong-passphrase": "wrong-passphrase",
   deadline: "party-unreachable",
   overloaded: "party-unreachable",
+  "party-away": "party-unreachable",
   "no-pair-available": "party-unreachable",
   "broker-unreachable": "party-unreachable",
   "storage-unavailable": "party-unreachable",

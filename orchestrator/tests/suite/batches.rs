@@ -126,7 +126,7 @@ async fn a_batch_that_is_submitted_again__should_be_the_same_one() {
     assert_eq!(all_ends(rig.batch_events(url, &again, "").await).await.len(), 3);
 
     // The batch also reports jobs that had ended before it named them, each once.
-    rig.script(&[Act::Refuse(Code::Locked)]);
+    rig.script(&[Act::Refuse(Code::PolicyRefused)]);
     let mut mixed = old;
     mixed.extend((0..2).map(|number| rig.request(&format!("new-{number}"), BACKEND)));
     let second = rig.accepted_batch(url, &mixed).await;
@@ -135,7 +135,7 @@ async fn a_batch_that_is_submitted_again__should_be_the_same_one() {
     assert_eq!(all.len(), 5);
     let failed: Vec<_> = all.values().filter(|end| end.state == JobStateName::Failed).collect();
     assert_eq!(failed.len(), 1);
-    assert_eq!(failed[0].ending.failure.as_ref().unwrap().code, Code::Locked);
+    assert_eq!(failed[0].ending.failure.as_ref().unwrap().code, Code::PolicyRefused);
     // From each cursor, exactly the following ends.
     let mut order = Vec::new();
     let mut events = rig.batch_events(url, &second, "").await;

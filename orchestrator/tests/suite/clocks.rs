@@ -20,12 +20,14 @@ async fn a_party_whose_clock_is_ahead__should_be_named_and_use_up_no_attempt() {
         .history
         .iter()
         .filter_map(|attempt| match &attempt.outcome {
-            Some(AttemptOutcome::Failed { code, message, .. }) => Some((*code, message.as_str())),
+            Some(AttemptOutcome::Failed { code, message, .. }) => {
+                Some((*code, message.as_str(), attempt.times()))
+            }
             _ => None,
         })
         .collect();
-    assert_eq!(failures.len(), 8);
-    for (code, message) in failures {
+    assert_eq!(failures.iter().map(|(_, _, times)| times).sum::<u32>(), 8);
+    for (code, message, _) in failures {
         assert_eq!(code, Code::ClockDiffers);
         // The time in transit adds to the difference or reduces it.
         let said = message.strip_prefix("the clock of service is ").and_then(|rest| rest.split_once(' '));

@@ -150,7 +150,7 @@ async fn the_same_message__should_get_its_first_signature_only_after_a_new_decis
     assert_eq!(rig.settled(&other.url, &third).await.ending.signature.as_ref(), Some(&first));
 
     // When a party refuses or the owner rejects, there is no signature, not even the old one.
-    for code in [Code::PolicyRefused, Code::ApprovalMissing, Code::Locked] {
+    for code in [Code::PolicyRefused, Code::ApprovalMissing, Code::LimitExceeded] {
         rig.script(&[Act::Refuse(code)]);
         let job = rig.accepted(&orchestrator.url, &login(&rig, code.as_str(), BACKEND)).await;
         let failed = rig.settled(&orchestrator.url, &job).await;

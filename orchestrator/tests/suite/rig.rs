@@ -11,7 +11,7 @@ use std::{
 };
 
 use duet_bus::{
-    Address, Bus, Filter, Incoming, Role, ServeOptions, Service,
+    Address, Bus, Filter, Incoming, Role, ServeOptions, Service, Subscription,
     kv::{self, Bucket, Entry, Key},
     streams::StorageSettings,
 };
@@ -22,13 +22,13 @@ use duet_orchestrator::{
 };
 use duet_protocol::{
     codec::{self, Message as _},
-    ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
+    ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId},
     public_key::PublicKey,
     signature::{self, RecoverableSignature},
 };
 use duet_wire::{
     Code, Invitation, InvitationReply, JobId, JobRecord, JobStateName, Manifest, Outcome, OutcomeReply,
-    OutcomeResult, PayloadKindTag, Refusal, SignedOutcome, SignedRequest, TenantId, WalletInfo,
+    OutcomeResult, PayloadKindTag, Refusal, Release, SignedOutcome, SignedRequest, TenantId, WalletInfo,
     approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval},
     card_request::{CardReply, CardRequest},
     invite::TimeRefusal,
@@ -42,7 +42,11 @@ use k256::ecdsa::signature::hazmat::RandomizedPrehashSigner as _;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 /// The longest wait of any test.
@@ -77,6 +81,8 @@ pub(crate) enum Act {
     Hold,
     /// Refuses the invitation.
     Refuse(Code),
+    /// Accepts once the test permits it, which may be too late.
+    Late,
     /// Refuses the invitation because the session has expired by its own clock, which is this many
     /// milliseconds ahead.
     Ahead(u64),
@@ -133,6 +139,10 @@ pub(crate) struct World {
     pub(crate) initiator_state: Mutex<InitiatorState>,
     pub(crate) held: mpsc::UnboundedSender<Manifest>,
     pub(crate) invited: mpsc::UnboundedSender<PartyId>,
+    /// Permits [`Act::Late`] to accept.
+    pub(crate) late: Notify,
+    /// The party that does not know the wallet.
+    pub(crate) ignorant: Mutex<Option<ShareIndex>>,
     /// The revocations that the parties keep: the party, and the hash of the request.
     pub(crate) revoked: Mutex<Vec<(ShareIndex, [u8; 32])>>,
     /// How many revocations they refuse first, because their stores fail.
@@ -239,6 +249,9 @@ async fn play_invitation(world: Arc<World>, bus: Bus, me: PartyId, index: ShareI
     assert!(initiates || manifest.responder.party == me, "invited to a session of others");
     let act =
         if initiates { world.script.lock().unwrap().pop_front().unwrap_or(Act::Sign) } else { Act::Hold };
+    if act == Act::Late {
+        world.late.notified().await;
+    }
     if let Act::Ahead(ahead_ms) = act {
         let refusal = Refusal::new(Code::JobExpired, "the session is over here");
         let reply = TimeRefusal { refusal, now_ms: now_ms() + ahead_ms };
@@ -266,7 +279,7 @@ async fn play_invitation(world: Arc<World>, bus: Bus, me: PartyId, index: ShareI
         Act::Fail(code) => {
             OutcomeResult::Failed { code, culprit: None, message: "as the script says".to_owned() }
         }
-        Act::Hold | Act::Refuse(_) | Act::Ahead(_) => {
+        Act::Hold | Act::Refuse(_) | Act::Late | Act::Ahead(_) => {
             world.held.send(manifest).ok();
             return;
         }
@@ -288,7 +301,11 @@ async fn play_card_request(world: Arc<World>, index: ShareIndex, incoming: Incom
         };
         return incoming.respond(codec::encode(&reply).unwrap()).await.unwrap();
     }
+    let is_ignorant = *world.ignorant.lock().unwrap() == Some(index);
     let reply = match codec::decode::<CardRequest>(&incoming.payload).unwrap() {
+        CardRequest::Wallet { .. } if is_ignorant => {
+            CardReply::Refused(Refusal::new(Code::UnknownWallet, "as the test says"))
+        }
         CardRequest::Wallet { id } if id == world.wallet.id || id == world.other_wallet.id => {
             CardReply::Wallet { wallet: Box::new(world.info(index, world.wallet_of(id))) }
         }
@@ -305,29 +322,70 @@ async fn play_card_request(world: Arc<World>, index: ShareIndex, incoming: Incom
 pub(crate) struct Party {
     pub(crate) bus: Bus,
     pub(crate) name: PartyId,
-    _services: Vec<Service>,
+    index: ShareIndex,
+    world: Arc<World>,
+    cards: Option<Service>,
+    invitations: Option<Service>,
+    /// The releases of its seats.
+    pub(crate) releases: Subscription,
+}
+
+impl Party {
+    /// Leaves the queue group of invitations.
+    pub(crate) async fn stop_taking_part(&mut self) {
+        if let Some(invitations) = self.invitations.take() {
+            invitations.drain(DEADLINE).await;
+            self.bus.sync(DEADLINE).await.unwrap();
+        }
+    }
+
+    /// Leaves every queue group, as a party whose only worker restarts.
+    pub(crate) async fn leave(&mut self) {
+        self.stop_taking_part().await;
+        if let Some(cards) = self.cards.take() {
+            cards.drain(DEADLINE).await;
+            self.bus.sync(DEADLINE).await.unwrap();
+        }
+    }
+
+    /// Joins the queue groups that it left.
+    pub(crate) async fn come_back(&mut self) {
+        let (world, bus, me, index) =
+            (Arc::clone(&self.world), self.bus.clone(), self.name.clone(), self.index);
+        let on_card = {
+            let world = Arc::clone(&world);
+            move |incoming| play_card_request(Arc::clone(&world), index, incoming)
+        };
+        if self.cards.is_none() {
+            let cards = self.bus.serve(Filter::cards(&self.name), ServeOptions::waiting(8), on_card).await;
+            self.cards = Some(cards.unwrap());
+        }
+        let on_invitation = move |incoming| {
+            play_invitation(Arc::clone(&world), bus.clone(), me.clone(), index, incoming)
+        };
+        if self.invitations.is_none() {
+            let options = ServeOptions::waiting(64);
+            let invitations = self.bus.serve(Filter::invites(&self.name), options, on_invitation).await;
+            self.invitations = Some(invitations.unwrap());
+        }
+    }
+
+    /// The session of the next release of one of its seats.
+    pub(crate) async fn released(&mut self) -> SessionId {
+        let message = timeout(DEADLINE, self.releases.next()).await.unwrap().unwrap();
+        codec::decode::<Release>(&message.payload).unwrap().session
+    }
 }
 
 async fn party(world: &Arc<World>, broker: &Broker, role: Role, index: ShareIndex) -> Party {
     let bus = broker.connect(role).await.unwrap();
     let name: PartyId = role.as_str().parse().unwrap();
-    let cards = {
-        let world = Arc::clone(world);
-        bus.serve(Filter::cards(&name), ServeOptions::waiting(8), move |incoming| {
-            play_card_request(Arc::clone(&world), index, incoming)
-        })
-        .await
-        .unwrap()
-    };
-    let invitations = {
-        let (world, bus_inside, me) = (Arc::clone(world), bus.clone(), name.clone());
-        bus.serve(Filter::invites(&name), ServeOptions::waiting(64), move |incoming| {
-            play_invitation(Arc::clone(&world), bus_inside.clone(), me.clone(), index, incoming)
-        })
-        .await
-        .unwrap()
-    };
-    Party { bus, name, _services: vec![cards, invitations] }
+    let filter = Filter::releases(&name, &"scripted".parse().unwrap());
+    let releases = bus.subscribe_registered(&filter, DEADLINE).await.unwrap();
+    let world = Arc::clone(world);
+    let mut party = Party { bus, name, index, world, cards: None, invitations: None, releases };
+    party.come_back().await;
+    party
 }
 
 /// A running orchestrator.
@@ -382,6 +440,8 @@ impl Rig {
             initiator_state: Mutex::new(InitiatorState::Ready),
             held: held_sender,
             invited: invited_sender,
+            late: Notify::new(),
+            ignorant: Mutex::default(),
             revoked: Mutex::default(),
             busy: AtomicU32::default(),
         });
@@ -397,6 +457,7 @@ impl Rig {
         config.listen = "127.0.0.1:0".parse().unwrap();
         config.storage.job_ack_wait = Duration::from_secs(1);
         config.queue.retry_pause = Duration::from_millis(10);
+        config.queue.give_up_after = Duration::ZERO;
         config.queue.sweep_interval = Duration::from_millis(100);
         config.queue.announce_after = Duration::from_millis(500);
         adjust(&mut config);
@@ -625,6 +686,25 @@ impl Rig {
             }
         }
         panic!("the job never was {state}");
+    }
+
+    /// Follows a job until it waits for `code`.
+    pub(crate) async fn waits(&self, url: &str, job: &JobView, code: Code) -> JobView {
+        self.sees(url, job, |view| view.waiting.as_ref().is_some_and(|waiting| waiting.code == code)).await
+    }
+
+    /// Follows a job until it is as `wanted` says.
+    pub(crate) async fn sees(&self, url: &str, job: &JobView, wanted: impl Fn(&JobView) -> bool) -> JobView {
+        let mut events = self.events(url, job).await;
+        while let Some((name, data)) = events.next().await {
+            if name == "state" {
+                let view: JobView = serde_json::from_str(&data).unwrap();
+                if wanted(&view) {
+                    return view;
+                }
+            }
+        }
+        panic!("the job ended before");
     }
 
     /// Sends a request as the owner's device, signed with `key`.

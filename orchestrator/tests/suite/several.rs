@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use duet_orchestrator::api::{JobPage, JobView};
-use duet_wire::{Code, JobStateName, wallet::InitiatorState};
+use duet_wire::{Code, JobStateName};
 use reqwest::StatusCode;
 
 use crate::rig::{Act, DEADLINE, Rig, TOKEN, problem};
@@ -28,7 +28,7 @@ async fn any_orchestrator__should_answer_for_any_job() {
     assert_eq!(rig.settled(&first.url, &job).await.state, JobStateName::Cancelled);
 
     // Another orchestrator than the one that gave up puts a dead letter back.
-    rig.script(&[Act::Refuse(Code::Locked)]);
+    rig.script(&[Act::Refuse(Code::PolicyRefused)]);
     let dead = rig.accepted(&first.url, &rig.request("dead", BACKEND)).await;
     assert_eq!(rig.settled(&second.url, &dead).await.state, JobStateName::Failed);
     let path = format!("{}/v1/dead-letters/{}/redrive", third.url, dead.id);
@@ -71,12 +71,12 @@ async fn an_orchestrator_that_dies_at_work__should_leave_its_jobs_to_the_others(
 async fn what_one_orchestrator_remembers__should_not_outlive_its_truth() {
     let rig = Rig::new().await;
     let (first, second) = (rig.start().await, rig.start().await);
-    *rig.world.initiator_state.lock().unwrap() = InitiatorState::Locked;
-    for (url, key) in [(&first.url, "locked-1"), (&second.url, "locked-2")] {
+    *rig.world.tenant.lock().unwrap() = "stranger".parse().unwrap();
+    for (url, key) in [(&first.url, "stranger-1"), (&second.url, "stranger-2")] {
         let refused = rig.submit(url, &rig.request(key, BACKEND)).await;
-        problem(refused, StatusCode::LOCKED, Code::Locked).await;
+        problem(refused, StatusCode::NOT_FOUND, Code::UnknownWallet).await;
     }
-    *rig.world.initiator_state.lock().unwrap() = InitiatorState::Ready;
+    *rig.world.tenant.lock().unwrap() = "demo".parse().unwrap();
     // The facts are valid for five minutes, but not for refusing a job.
     for (url, key) in [(&first.url, "ready-1"), (&second.url, "ready-2")] {
         let accepted = async {

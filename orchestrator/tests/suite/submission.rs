@@ -5,7 +5,6 @@ use duet_wire::{
     Code, JobStateName, Priority, SignedRequest, SignedResult,
     batch::{BatchItem, BatchRequest},
     signing::{Identity as _, SigningKey},
-    wallet::InitiatorState,
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -189,15 +188,6 @@ async fn a_source_of_failures__should_be_slowed_down_and_no_other() {
     }
     // A valid request from the same address and tenant is accepted.
     rig.accepted(url, &request).await;
-}
-
-#[tokio::test]
-async fn a_locked_wallet__should_be_refused_at_once() {
-    let rig = Rig::new().await;
-    *rig.world.initiator_state.lock().unwrap() = InitiatorState::Locked;
-    let orchestrator = rig.start().await;
-    let refused = rig.submit(&orchestrator.url, &rig.request("locked", BACKEND)).await;
-    problem(refused, StatusCode::LOCKED, Code::Locked).await;
 }
 
 #[tokio::test]

@@ -15,14 +15,13 @@ use duet_wire::{
     signing::Purpose,
 };
 use rand_core::Rng as _;
-use tokio_util::sync::CancellationToken;
 
 use super::Device;
 use crate::{
     compute::system_rng,
     error::PartyError,
     identity::Identity,
-    session::{Ended, Reporter, Role, check, initiate, report},
+    session::{Cut, Ended, Reporter, Role, check, initiate, report},
 };
 
 /// How long the orchestrator may take. It invites the responder in that time.
@@ -128,8 +127,7 @@ impl Device {
             Ended::failed(Code::PeerMisbehaved, "the session is about something else than was approved")
         } else {
             // A device is never drained: it ends with its command.
-            let never = CancellationToken::new();
-            initiate(&self.context, bus, &accepted, paillier, self.limits, &never).await
+            initiate(&self.context, bus, &accepted, paillier, self.limits, &Cut::never()).await
         };
         if let Some(step) = ended.step() {
             let own = &accepted.own().party;
@@ -143,7 +141,9 @@ impl Device {
                 signature: *signature,
             }),
             Ended::Failed { refusal, .. } => Err(PartyError::Refused(refusal.clone())),
-            Ended::Answered => Err(PartyError::refused(Code::Internal, "an initiator answered")),
+            Ended::Answered | Ended::Released => {
+                Err(PartyError::refused(Code::Internal, "a device neither answers nor is released"))
+            }
             Ended::Silent => Err(PartyError::refused(
                 Code::StorageUnavailable,
                 "the device's store cannot be written; nothing is signed until it can",

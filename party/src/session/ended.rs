@@ -35,6 +35,8 @@ pub(crate) enum Ended {
         /// Why.
         refusal: Refusal,
     },
+    /// The orchestrator took the seat back. It knows already, so nothing is reported.
+    Released,
     /// Nothing may be said: a lock could not be written.
     Silent,
 }
@@ -57,7 +59,7 @@ impl Ended {
         match self {
             Self::Signed { .. } => Some(Step::Signed),
             Self::Failed { refusal, .. } => Some(Step::Failed { code: refusal.code }),
-            Self::Answered | Self::Silent => None,
+            Self::Answered | Self::Released | Self::Silent => None,
         }
     }
 
@@ -69,7 +71,7 @@ impl Ended {
             Self::Failed { culprit, refusal: Refusal { code, message } } => {
                 OutcomeResult::Failed { code, culprit, message }
             }
-            Self::Silent => return None,
+            Self::Released | Self::Silent => return None,
         };
         let manifest = &accepted.manifest;
         Some(Outcome {

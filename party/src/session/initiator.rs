@@ -13,11 +13,10 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    Accepted, Ended, Reporter, SessionLimits, Trace,
+    Accepted, Cut, Ended, Reporter, SessionLimits, Trace,
     checks::locked_message,
     gate::{Blame, Released, release},
     pending,
@@ -30,7 +29,7 @@ use crate::{
     store::{PaillierState, StoreError},
 };
 
-/// Runs a session to its end, or until `cut` is cancelled. Whatever happens, the nonce is gone
+/// Runs a session to its end, or until `cut` ends it. Whatever happens, the nonce is gone
 /// afterwards.
 ///
 /// # Cancel safety
@@ -41,7 +40,7 @@ pub(crate) async fn initiate(
     accepted: &Accepted,
     paillier: Arc<PaillierKey>,
     limits: SessionLimits,
-    cut: &CancellationToken,
+    cut: &Cut,
 ) -> Ended {
     let own = accepted.own();
     let reporter = Reporter::new(bus, &context.clock, accepted.manifest.session, &own.party);
@@ -50,7 +49,7 @@ pub(crate) async fn initiate(
     let ran = tokio::select! {
         biased;
         ran = running => ran,
-        () = cut.cancelled() => return Ended::cut_off(),
+        ended = cut.ended() => return ended,
     };
     let (gate, nonce) = match ran {
         Ok(Ok(under_way)) => under_way,

@@ -11,9 +11,8 @@ use duet_protocol::{
 };
 use duet_wire::{Code, progress::Step};
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 
-use super::{Accepted, Ended, Reporter, SessionLimits, Trace, gate};
+use super::{Accepted, Cut, Ended, Reporter, SessionLimits, Trace, gate};
 use crate::{
     compute::system_rng,
     context::Context,
@@ -27,7 +26,7 @@ use crate::{
 /// initiator's role publish there, so one is rare already.
 const MAX_FORGED_MESSAGES: u32 = 8;
 
-/// Runs a session to its end, or until `cut` is cancelled. `rounds` was registered at the broker
+/// Runs a session to its end, or until `cut` ends it. `rounds` was registered at the broker
 /// before the invitation was accepted. Whatever happens, the nonce is gone afterwards.
 ///
 /// # Cancel safety
@@ -41,7 +40,7 @@ pub(crate) async fn respond(
     rounds: Subscription,
     randomizers: &Randomizers,
     limits: SessionLimits,
-    cut: &CancellationToken,
+    cut: &Cut,
 ) -> Ended {
     let own = accepted.own();
     let reporter = Reporter::new(bus, &context.clock, accepted.manifest.session, &own.party);
@@ -50,7 +49,7 @@ pub(crate) async fn respond(
     let ran = tokio::select! {
         biased;
         ran = timeout_at(end, driver.run(randomizers)) => ran,
-        () = cut.cancelled() => return Ended::cut_off(),
+        ended = cut.ended() => return ended,
     };
     match ran {
         Ok(Ok(())) => Ended::Answered,

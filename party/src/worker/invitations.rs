@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 use super::shared::{Shared, answer, refusal};
 use crate::{
     error::PartyError,
-    session::{Accepted, Ended, Reporter, Role, check, initiate, report, respond},
+    session::{Accepted, Cut, Ended, Reporter, Role, check, initiate, report, respond},
 };
 
 /// How long the broker may take to register a subscription.
@@ -52,12 +52,14 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
             return;
         }
     };
-    answer(&message, &InvitationReply::Accepted { instance: shared.instance.clone() }).await;
+    let seat = shared.seats.take(accepted.manifest.session);
+    answer(&message, &InvitationReply::Accepted { instance: shared.instance.to_string() }).await;
     drop(message);
     tracing::info!("accepted");
 
     let party = &shared.party;
-    let (limits, cut) = (party.settings.limits, &session_cut);
+    let limits = party.settings.limits;
+    let cut = &Cut::new(session_cut, seat.released().clone());
     let session = party.context.metrics.session(&accepted.role);
     let ended = match (&accepted.role, rounds) {
         (Role::Initiator { paillier }, _) => {
@@ -72,6 +74,7 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
     };
     session.ended(&ended);
     drop(session);
+    drop(seat);
     log(&ended);
     shared.journal.ended(&accepted, &ended).await;
     let step = ended.step();
@@ -100,6 +103,7 @@ fn log(ended: &Ended) {
         Ended::Failed { refusal, culprit } => {
             tracing::warn!(%refusal, culprit = culprit.as_ref().map(tracing::field::display), "failed");
         }
+        Ended::Released => tracing::info!("released"),
         Ended::Silent => tracing::error!("ended; nothing is reported"),
     }
 }

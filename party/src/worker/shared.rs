@@ -4,10 +4,11 @@ use std::sync::{Mutex, PoisonError};
 
 use duet_bus::{Bus, Incoming};
 use duet_protocol::codec::{self, Message};
-use duet_wire::Refusal;
+use duet_wire::{InstanceId, Refusal};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::seats::Seats;
 use crate::{
     audit::Journal, compute, enrolment::Enroller, error::PartyError, party::Party, randomizers::Randomizers,
     resumption::Noticed,
@@ -18,7 +19,7 @@ use crate::{
 pub(super) struct Shared {
     pub(super) party: Party,
     pub(super) bus: Bus,
-    pub(super) instance: String,
+    pub(super) instance: InstanceId,
     pub(super) enroller: Enroller,
     pub(super) randomizers: Randomizers,
     pub(super) journal: Journal,
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub(super) cut: CancellationToken,
     /// Tells the present sessions to fail. It is replaced when the machine was resumed or copied.
     pub(super) open: Mutex<CancellationToken>,
+    /// The sessions of this worker, with what ends each when its seat is released.
+    pub(super) seats: Seats,
     /// Reports of outcomes, which continue after their sessions.
     pub(super) reports: TaskTracker,
 }

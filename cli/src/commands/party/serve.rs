@@ -129,7 +129,7 @@ pub(super) async fn serve(arguments: RunArguments, output: Output) -> Result<(),
     output.emit(&Serving {
         ready: true,
         party: id,
-        instance: worker.instance().to_owned(),
+        instance: worker.instance().to_string(),
         fingerprint,
         health: health_address,
         metrics: metrics_address,

@@ -28,6 +28,9 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const SESSION: &str = "00112233445566778899aabbccddeeff";
 const WALLET: &str = "0000000000000000000000000000000000000000000000000000000000000001";
 
+/// The name of a worker process.
+const INSTANCE: &str = "01JDXF4Z3M";
+
 /// The names that may stand in `<from>` or `<to>`.
 const SPEAKERS: [&str; 7] =
     ["orchestrator", "service", "partner", "device", "gateway", "auditor", "stranger"];
@@ -80,6 +83,7 @@ fn subjects() -> Vec<String> {
     all.push(format!("duet.v1.approval.{WALLET}"));
     for one in SPEAKERS {
         all.push(format!("duet.v1.invite.{one}"));
+        all.push(format!("duet.v1.release.{one}.{INSTANCE}"));
         all.push(format!("duet.v1.share.{one}"));
         all.push(format!("duet.v1.audit.{one}"));
         all.push(format!("duet.v1.head.{one}"));
@@ -139,6 +143,7 @@ fn may_publish(role: Role) -> BTreeSet<String> {
             ]);
             for party in SPEAKERS {
                 allow(&[&format!("duet.v1.invite.{party}"), &format!("duet.v1.card.orchestrator.{party}")]);
+                allow(&[&format!("duet.v1.release.{party}.{INSTANCE}")]);
                 allow(&[&format!("$JS.API.DIRECT.GET.DUET_HEADS.duet.v1.head.{party}")]);
             }
         }
@@ -199,6 +204,10 @@ fn listenings() -> Vec<Listening> {
         "duet.v1.*.*",
         "duet.v1.invite.*",
         "duet.v1.invite.>",
+        "duet.v1.release.*.*",
+        "duet.v1.release.service.*",
+        "duet.v1.release.partner.*",
+        "duet.v1.release.>",
         "duet.v1.share.*",
         "duet.v1.card.>",
         "duet.v1.card.*.*",
@@ -281,6 +290,8 @@ fn may_listen(role: Role) -> BTreeSet<Listening> {
             );
             allow(
                 &[
+                    "duet.v1.release.service.*",
+                    &format!("duet.v1.release.service.{INSTANCE}"),
                     "duet.v1.round.*.device.service",
                     &format!("duet.v1.round.{SESSION}.device.service"),
                     &format!("duet.v1.round.{SESSION}.partner.service"),
@@ -295,6 +306,8 @@ fn may_listen(role: Role) -> BTreeSet<Listening> {
             );
             allow(
                 &[
+                    "duet.v1.release.partner.*",
+                    &format!("duet.v1.release.partner.{INSTANCE}"),
                     &format!("duet.v1.round.{SESSION}.device.partner"),
                     &format!("duet.v1.round.{SESSION}.service.partner"),
                 ],
@@ -521,6 +534,36 @@ async fn events__should_reach_orchestrator_and_gateway() {
                 (address.clone(), address.to_string().into())
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn a_release__should_reach_its_worker_alone() {
+    let broker = Broker::start().await.unwrap();
+    let orchestrator = broker.connect(Role::Orchestrator).await.unwrap();
+    let (service, partner) =
+        (broker.connect(Role::Service).await.unwrap(), broker.connect(Role::Partner).await.unwrap());
+    let party = |name: &str| name.parse::<duet_protocol::ids::PartyId>().unwrap();
+    let listens = async |bus: &Bus, name: &str, instance: &str| {
+        let filter = Filter::releases(&party(name), &instance.parse().unwrap());
+        bus.subscribe_registered(&filter, DEADLINE).await.unwrap()
+    };
+    let mut ours = listens(&service, "service", INSTANCE).await;
+    let mut others =
+        [listens(&service, "service", "another").await, listens(&partner, "partner", INSTANCE).await];
+    let release = |name: &str, instance: &str| Address::Release {
+        party: party(name),
+        instance: instance.parse().unwrap(),
+    };
+    let address = release("service", INSTANCE);
+    orchestrator.publish(&address, "first").await.unwrap();
+    let heard = ours.next_within(DEADLINE).await.unwrap().unwrap();
+    assert_eq!((heard.address, heard.payload.to_vec()), (address, b"first".to_vec()));
+    // What reaches the others is their own.
+    for (other, address) in others.iter_mut().zip([release("service", "another"), release("partner", INSTANCE)]) {
+        orchestrator.publish(&address, "theirs").await.unwrap();
+        let heard = other.next_within(DEADLINE).await.unwrap().unwrap();
+        assert_eq!((heard.address, heard.payload.to_vec()), (address, b"theirs".to_vec()));
     }
 }
 

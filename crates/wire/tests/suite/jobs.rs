@@ -2,7 +2,8 @@
 
 use duet_protocol::ids::SessionId;
 use duet_wire::{
-    Code, JobEvent, JobRecord, JobState, JobStateName, Pair, SignedResult,
+    Code, JobEnded, JobEvent, JobRecord, JobState, JobStateName, Pair, SignedResult,
+    error::Class,
     job::{AttemptOutcome, Evidence, JobRevocation, MAX_REMEMBERED_ATTEMPTS, TransitionError, next},
     revocation::RevocationProof,
 };
@@ -28,6 +29,10 @@ fn retry() -> JobEvent {
     }
 }
 
+fn wait(code: Code) -> JobEvent {
+    JobEvent::Wait { code, message: "Rotate the key.".to_owned(), next_attempt_at_ms: 3_000 }
+}
+
 fn sign() -> JobEvent {
     JobEvent::Sign { result: SignedResult::sign(&result(), &requester()).unwrap() }
 }
@@ -36,6 +41,7 @@ fn every_event() -> Vec<JobEvent> {
     let (code, culprit, message) = (Code::Internal, None, String::new());
     vec![
         JobEvent::Park,
+        wait(Code::Locked),
         start(1),
         retry(),
         JobEvent::ReturnToOwner { code, culprit: culprit.clone(), evidence: None, message: message.clone() },
@@ -102,7 +108,7 @@ fn exactly_these_changes_are_legal() {
     assert_eq!(
         legal,
         [
-            ("queued", [&[("park", "awaiting_owner")], &queue[..]].concat()),
+            ("queued", [&[("park", "awaiting_owner"), ("wait", "queued")], &queue[..]].concat()),
             (
                 "awaiting_owner",
                 vec![
@@ -177,6 +183,110 @@ fn the_history_is_bounded() {
     }
     assert_eq!((job.attempts.len(), job.attempts_started), (MAX_REMEMBERED_ATTEMPTS, 100));
     assert_eq!(job.attempts.last().unwrap().attempt, 100);
+}
+
+/// The size of what the record says of its attempts, in bytes.
+fn size_of_attempts(job: &JobRecord) -> usize {
+    serde_json::to_vec(&job.attempts).unwrap().len()
+}
+
+/// The end of an attempt with this code, and by silence before both parties accepted or not.
+fn ended(code: Code, before_acceptance: Option<bool>) -> JobEvent {
+    let of = || "partner".parse().unwrap();
+    let evidence =
+        before_acceptance.map(|before_acceptance| Evidence::Silence { of: of(), before_acceptance });
+    JobEvent::Retry { code, culprit: None, evidence, message: "Not now.".to_owned(), next_attempt_at_ms: 0 }
+}
+
+#[test]
+fn thousands_of_waits_stay_small_and_leave_what_counts() {
+    let mut job = record();
+    let mut attempt = |event: JobEvent, at_ms: u64| {
+        job.apply(&start(1), 0, at_ms).unwrap();
+        job.apply(&event, job.fence, at_ms + 1).unwrap();
+        job.clone()
+    };
+    attempt(ended(Code::Deadline, Some(false)), 0);
+    let mut job_after = None;
+    for at in 0..3_000 {
+        let code = [Code::Overloaded, Code::Locked, Code::Deadline][at % 3];
+        let event = ended(code, (code == Code::Deadline).then_some(true));
+        job_after = Some(attempt(event, 10 + at as u64));
+    }
+    let job = job_after.unwrap();
+    assert_eq!((job.attempts_started, job.attempts.len()), (3_001, 4));
+    assert_eq!(job.attempts[0].attempt, 1, "the attempt that counts is still there");
+    for waited in &job.attempts[1..] {
+        assert_eq!((waited.times(), waited.outcome.as_ref().unwrap().class()), (1_000, Some(Class::Wait)));
+        assert!(waited.first_started_at_ms() < 20);
+    }
+    assert!(size_of_attempts(&job) < 2_048, "{}", size_of_attempts(&job));
+    let stored: JobRecord = serde_json::from_str(&serde_json::to_string(&job).unwrap()).unwrap();
+    assert_eq!(stored, job);
+}
+
+#[test]
+fn a_long_history_still_tells_how_often_and_since_when() {
+    let mut job = record();
+    for attempt in 0..200_u64 {
+        job.apply(&start(1), 0, 10 + attempt).unwrap();
+        job.apply(&ended(Code::Deadline, Some(false)), job.fence, 11 + attempt).unwrap();
+    }
+    assert_eq!(job.attempts.len(), MAX_REMEMBERED_ATTEMPTS);
+    assert_eq!(job.attempts.iter().map(|attempt| attempt.times()).sum::<u32>(), 200);
+    assert_eq!(job.attempts.iter().map(|attempt| attempt.first_started_at_ms()).min(), Some(10));
+    // What was before a return from the dead letters is not counted after it.
+    job.apply(
+        &JobEvent::Fail { code: Code::Deadline, culprit: None, evidence: None, message: String::new() },
+        job.fence,
+        500,
+    )
+    .unwrap();
+    job.apply(&JobEvent::Requeue, job.fence, 501).unwrap();
+    for attempt in 0..200_u64 {
+        job.apply(&start(1), 0, 600 + attempt).unwrap();
+        job.apply(&ended(Code::Deadline, Some(false)), job.fence, 601 + attempt).unwrap();
+    }
+    assert_eq!(job.counting_attempts().map(|attempt| attempt.times()).sum::<u32>(), 200);
+    assert_eq!(job.counting_attempts().map(|attempt| attempt.first_started_at_ms()).min(), Some(600));
+}
+
+#[test]
+fn a_job_shows_why_it_waits_until_it_goes_on() {
+    let mut job = record();
+    job.apply(&wait(Code::Locked), 0, 2_000).unwrap();
+    job.apply(&wait(Code::PartyAway), 0, 2_500).unwrap();
+    let waiting = job.waiting.clone().unwrap();
+    assert_eq!((waiting.code, waiting.since_ms), (Code::PartyAway, 2_000));
+    assert_eq!((job.state.name(), job.next_attempt_at_ms), (JobStateName::Queued, 3_000));
+    job.apply(&start(1), 0, 3_000).unwrap();
+    job.apply(&ended(Code::Overloaded, None), 1, 3_100).unwrap();
+    assert_eq!(job.waiting.as_ref().unwrap().code, Code::Overloaded);
+    let mut expired = job.clone();
+    expired.apply(&JobEvent::Expire, 1, 9_000).unwrap();
+    let failure = JobEnded::of(&expired).unwrap().failure;
+    assert_eq!(failure.code, Code::JobExpired);
+    assert!(failure.message.contains("Not now. [overloaded]"), "{failure}");
+    job.apply(&start(2), 0, 4_000).unwrap();
+    job.apply(&ended(Code::Internal, None), 2, 4_100).unwrap();
+    assert_eq!(job.waiting, None);
+}
+
+/// A record that the version before this one wrote.
+#[test]
+fn an_older_record_is_read_with_its_attempts() {
+    let mut job = record();
+    job.apply(&start(1), 0, 1_100).unwrap();
+    job.apply(&ended(Code::Deadline, Some(false)), 1, 1_200).unwrap();
+    let mut older = serde_json::to_value(&job).unwrap();
+    let attempt = older["attempts"][0].as_object_mut().unwrap();
+    assert!(!attempt.contains_key("earlier"), "an attempt of its own is written as before");
+    let evidence = attempt["outcome"]["evidence"].as_object_mut().unwrap();
+    assert_eq!(evidence.keys().collect::<Vec<_>>(), ["kind", "of"]);
+    assert!(older.get("waiting").is_none());
+    let read: JobRecord = serde_json::from_value(older).unwrap();
+    assert_eq!(read, job);
+    assert_eq!(read.attempts[0].outcome.as_ref().unwrap().class(), Some(Class::Tried));
 }
 
 #[test]

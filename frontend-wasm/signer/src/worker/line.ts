@@ -178,9 +178,9 @@ export function isTransient(thrown: unknown): boolean {
   );
 }
 
-/** Whether the gateway says that no party was subscribed: then no party took the message. */
+/** Whether no party was subscribed, as gateway or orchestrator say: then no party took the message. */
 function isUnheard(thrown: unknown): boolean {
-  return thrown instanceof Refused && thrown.code === "no-pair-available";
+  return thrown instanceof Refused && ["no-pair-available", "party-away"].includes(thrown.code);
 }
 
 /** For replies that make no sense. */

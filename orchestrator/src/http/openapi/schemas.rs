@@ -242,6 +242,11 @@ fn jobs() -> Vec<(&'static str, Value)> {
         ("expires_at_ms", true, moment("When it expires")),
         ("put_back_at_ms", false, moment("When it was last put back from the dead letters")),
         ("settled_at_ms", false, moment("When it was settled")),
+        (
+            "waiting",
+            false,
+            as_a(of("Waiting"), "Why it waits. An expired job shows what it last waited for."),
+        ),
         ("revocation", false, as_a(of("JobRevocation"), "The revocation of its request, if there is one.")),
         ("digest", true, prefixed(32, "The 32 bytes that are signed.")),
         ("history", true, list(&of("Attempt"), "The attempts, oldest first.")),
@@ -267,6 +272,22 @@ fn jobs() -> Vec<(&'static str, Value)> {
         ("started_at_ms", true, moment("When it began")),
         ("ended_at_ms", true, nullable(&moment("When it ended"), "Null while it is under way.")),
         ("outcome", true, nullable(&of("AttemptOutcome"), "Null while it is under way.")),
+        (
+            "earlier",
+            false,
+            object(
+                "Earlier attempts of the pair that ended with the same code. They are not listed.",
+                [
+                    ("attempts", true, number("How many.")),
+                    ("first_started_at_ms", true, moment("When the first of them began")),
+                ],
+            ),
+        ),
+    ];
+    let waiting = [
+        ("code", true, of("Code")),
+        ("message", true, text("What has to happen before the job goes on.")),
+        ("since_ms", true, moment("Since when it waits, for this or for another reason")),
     ];
     let outcome = |name: &'static str| ("outcome", true, json!({ "const": name }));
     let outcomes = [
@@ -306,7 +327,20 @@ fn jobs() -> Vec<(&'static str, Value)> {
         ),
         object(
             "A party's message did not come in time. No party is blamed for it.",
-            [kind("silence"), ("of", true, of("Party"))],
+            [
+                kind("silence"),
+                ("of", true, of("Party")),
+                (
+                    "before_acceptance",
+                    false,
+                    json!({
+                        "type": "boolean",
+                        "default": false,
+                        "description": "Whether the orchestrator has not seen both parties accept the session. \
+                                        Then the silence says nothing about the job.",
+                    }),
+                ),
+            ],
         ),
     ];
     let signed_result = [
@@ -335,6 +369,7 @@ fn jobs() -> Vec<(&'static str, Value)> {
         ("Job", object("A job.", job)),
         ("JobRevocation", object("A revocation, and which parties know of it.", revocation)),
         ("Attempt", object("An attempt at a job.", attempt)),
+        ("Waiting", object("Why a job waits.", waiting)),
         ("AttemptOutcome", variants("How an attempt ended.", outcomes)),
         (
             "Evidence",

@@ -7,7 +7,7 @@ use duet_wire::{
     Code, JobId, JobRecord, JobResult, JobState, JobStateName, PayloadKindTag, Priority, Problem,
     RecoverableSignature, Refusal, SignedRequest, SignedResult,
     batch::BatchId,
-    job::{Attempt, AttemptOutcome, Evidence, JobRevocation, PutBack, RevocationRefused},
+    job::{Attempt, AttemptOutcome, Earlier, Evidence, JobRevocation, PutBack, RevocationRefused, Waiting},
     request::Pair,
     revocation::RevocationProof,
     signing::SigningKey,
@@ -87,7 +87,8 @@ fn attempts() -> Vec<Attempt> {
         Some(Evidence::Nonsense { by: by(), sha256: [1; 32] }),
         Some(Evidence::Report { by: by(), sha256: [1; 32] }),
         Some(Evidence::InvalidSignature { by: by(), sha256: [1; 32] }),
-        Some(Evidence::Silence { of: by() }),
+        Some(Evidence::Silence { of: by(), before_acceptance: false }),
+        Some(Evidence::Silence { of: by(), before_acceptance: true }),
     ];
     let failed = evidence.into_iter().map(|evidence| {
         let culprit = evidence.is_some().then(by);
@@ -101,6 +102,7 @@ fn attempts() -> Vec<Attempt> {
         started_at_ms: 1,
         ended_at_ms: outcome.is_some().then_some(2),
         outcome,
+        earlier: (at == 0).then_some(Earlier { attempts: 3, first_started_at_ms: 1 }),
     };
     outcomes.enumerate().map(attempt).collect()
 }
@@ -123,6 +125,9 @@ fn jobs() -> Vec<JobView> {
         vec![record(JobState::Queued), record(running), record(failed), record(JobState::Expired)];
     records.push(record(JobState::Signed { result: signed_result(true) }));
     records.push(record(JobState::Signed { result: signed_result(false) }));
+    let mut waiting = record(JobState::Queued);
+    waiting.waiting = Some(Waiting { code: Code::Locked, message: "locked".to_owned(), since_ms: 1 });
+    records.push(waiting);
     let mut full = record(JobState::Cancelled);
     full.attempts = attempts();
     full.put_back = Some(PutBack { at_ms: 2, attempts: 1 });
