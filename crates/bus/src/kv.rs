@@ -341,7 +341,8 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
     /// Writes the first value under `key`.
     ///
     /// # Errors
-    /// [`WriteError::Conflict`] when the key already has a value; otherwise see [`WriteError`].
+    /// [`WriteError::Conflict`] when the key already has a value, or when another process writes
+    /// under it at this moment, be it a marker; otherwise see [`WriteError`].
     pub async fn create(&self, key: &Key, value: &T) -> Result<Revision, WriteError> {
         let bytes = self.bytes(key, value)?;
         self.store.create(key.as_str(), bytes.into()).await.map(Revision).map_err(|error| {

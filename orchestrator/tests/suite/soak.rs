@@ -116,7 +116,8 @@ async fn webhook(rig: &Rig, orchestrator: &Running) {
     let added = add.timeout(DEADLINE).send().await.unwrap();
     assert_eq!(added.status(), StatusCode::CREATED);
     let added: Value = added.json().await.unwrap();
-    let remove = rig.http.delete(format!("{url}/{}", added["id"].as_str().unwrap())).bearer_auth(TOKEN);
+    let remove =
+        rig.http.delete(format!("{url}/{}", added["webhook"]["id"].as_str().unwrap())).bearer_auth(TOKEN);
     assert!(remove.timeout(DEADLINE).send().await.unwrap().status().is_success());
 }
 
