@@ -3,7 +3,7 @@
 //! `cargo xtask soak --jobs N` runs the same test with more jobs, and prints what the broker and
 //! this process hold meanwhile.
 
-use std::{collections::BTreeMap, env, fs, num::NonZeroU32, path::Path, time::Duration};
+use std::{collections::BTreeMap, env, fs, num::NonZeroU32, ops::Range, path::Path, time::Duration};
 
 use duet_wire::JobStateName;
 use futures::StreamExt as _;
@@ -56,7 +56,7 @@ struct Held {
 /// What every stream at the broker holds, by name.
 async fn streams(rig: &Rig) -> BTreeMap<String, Held> {
     let url = format!("{}/jsz?accounts=true&streams=true", rig.broker.monitoring_url());
-    let answer: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+    let answer: Value = rig.http.get(url).send().await.unwrap().json().await.unwrap();
     let accounts = answer["account_details"].as_array().unwrap();
     let streams =
         accounts.iter().flat_map(|account| account["stream_detail"].as_array().into_iter().flatten());
@@ -140,27 +140,58 @@ fn disk_bytes(folder: &Path) -> u64 {
     entries.map(size).sum()
 }
 
-async fn print_figures(rig: &Rig, done: usize) {
-    let streams = streams(rig).await;
-    let is_aged = |name: &str| KEPT_BY_AGE.iter().any(|(aged, _)| *aged == name);
-    let bytes = |aged: bool| -> u64 {
-        streams.iter().filter(|(name, _)| is_aged(name) == aged).map(|(_, held)| held.bytes).sum()
-    };
-    let (jobs, store) = (done.max(1) as u64, rig.broker.credentials().join("jetstream"));
-    println!(
-        "| {done} | {} | {} | {} | {:.1} | {:.1} |",
-        bytes(false),
-        bytes(false) / jobs,
-        bytes(true) / jobs,
-        disk_bytes(&store) as f64 / 1e6,
-        resident_bytes() as f64 / 1e6,
-    );
+/// What is printed while a soak runs.
+struct Figures {
+    /// After how many jobs there is a line.
+    every: usize,
+    /// The bytes in streams that were there before.
+    before: u64,
+}
+
+impl Figures {
+    async fn print(&self, rig: &Rig, done: usize) {
+        let streams = streams(rig).await;
+        let is_aged = |name: &str| KEPT_BY_AGE.iter().any(|(aged, _)| *aged == name);
+        let bytes = |aged: bool| -> u64 {
+            streams.iter().filter(|(name, _)| is_aged(name) == aged).map(|(_, held)| held.bytes).sum()
+        };
+        let lasting = bytes(false).saturating_sub(self.before);
+        let (jobs, store) = (done.max(1) as u64, rig.broker.credentials().join("jetstream"));
+        println!(
+            "| {done} | {lasting} | {} | {} | {:.1} | {:.1} |",
+            lasting / jobs,
+            bytes(true) / jobs,
+            disk_bytes(&store) as f64 / 1e6,
+            resident_bytes() as f64 / 1e6,
+        );
+    }
+}
+
+/// Lets the jobs with these numbers come and go.
+async fn come_and_go(
+    rig: &Rig,
+    orchestrators: [&Running; 2],
+    numbers: Range<usize>,
+    figures: Option<&Figures>,
+) {
+    let [one, other] = orchestrators;
+    let mut ended = futures::stream::iter(numbers.clone())
+        .map(|number| job(rig, if number.is_multiple_of(2) { [one, other] } else { [other, one] }, number))
+        .buffer_unordered(CLIENTS)
+        .zip(futures::stream::iter(numbers));
+    while let Some(((), number)) = ended.next().await {
+        if let Some(figures) = figures
+            && (number + 1).is_multiple_of(figures.every)
+        {
+            figures.print(rig, number + 1).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_come_and_go__should_leave_nothing_at_the_broker() {
     let wanted = env::var(JOBS_VARIABLE).ok().map(|jobs| jobs.parse().expect("a number of jobs"));
-    let jobs = wanted.unwrap_or(JOBS);
+    let jobs: usize = wanted.unwrap_or(JOBS);
     let rig = Rig::with(|config| {
         config.storage.marker_ttl = Duration::from_secs(1);
         config.queue.keep_settled = Duration::from_secs(1);
@@ -169,36 +200,30 @@ async fn jobs_that_come_and_go__should_leave_nothing_at_the_broker() {
         config.webhooks.allow_private = true;
     })
     .await;
-    let (one, other) = (rig.start().await, rig.start().await);
+    let one = rig.start().await;
     // One job waits for its owner all the time.
     let stays = rig.accepted(&one.url, &rig.request("stays", DEVICE)).await;
     rig.reaches(&one.url, &stays, JobStateName::AwaitingOwner).await;
     let began = lasting_once(&rig, |streams| streams["DUET_JOBS"].messages == 0).await;
     assert_eq!((began["KV_duet_jobs"].messages, began["DUET_JOBS"].messages), (1, 0), "{began:?}");
 
-    if wanted.is_some() {
+    let figures = wanted.is_some().then(|| Figures {
+        every: jobs.div_ceil(FIGURES).max(1),
+        before: began.values().map(|held| held.bytes).sum(),
+    });
+    if figures.is_some() {
         println!("| jobs | bytes in streams | a job | a job, kept by age | broker's disk, MB | memory, MB |");
         println!("|---|---|---|---|---|---|");
-        print_figures(&rig, 0).await;
     }
-    let part = jobs.div_ceil(FIGURES).max(1);
-    let mut ended = futures::stream::iter(0..jobs)
-        .map(|number| {
-            let orchestrators = if number.is_multiple_of(2) { [&one, &other] } else { [&other, &one] };
-            job(&rig, orchestrators, number)
-        })
-        .buffer_unordered(CLIENTS)
-        .enumerate();
-    while let Some((done, ())) = ended.next().await {
-        if wanted.is_some() && (done + 1).is_multiple_of(part) {
-            print_figures(&rig, done + 1).await;
-        }
-    }
-    drop(ended);
+    // The last tenth goes through two orchestrators, which write to the same entries.
+    let last = jobs - jobs / 10;
+    come_and_go(&rig, [&one, &one], 0..last, figures.as_ref()).await;
+    let other = rig.start().await;
+    come_and_go(&rig, [&one, &other], last..jobs, figures.as_ref()).await;
 
     let ended = lasting_once(&rig, |streams| *streams == began).await;
-    if wanted.is_some() {
-        print_figures(&rig, jobs).await;
+    if let Some(figures) = &figures {
+        figures.print(&rig, jobs).await;
     }
     assert_eq!(ended, began, "{jobs} jobs have left something");
     // No orchestrator remembers more.
