@@ -172,6 +172,15 @@ impl Jobs {
         }
     }
 
+    fn remove(&mut self, key: &Key) {
+        self.recent.pop(key);
+        if let Some(before) = self.all.remove(key) {
+            self.discount(&before);
+            self.list.remove(&before.place());
+            self.queue.remove(&before.tenant, before.job);
+        }
+    }
+
     /// Removes a counted job from the counts.
     fn discount(&mut self, summary: &Summary) {
         if let Some(open) = self.open.of(summary.state) {
@@ -376,12 +385,14 @@ impl Board {
 
     /// Records that a job's entry is gone.
     pub(crate) fn remove(&self, key: &Key) {
-        let mut jobs = self.lock();
-        jobs.recent.pop(key);
-        if let Some(before) = jobs.all.remove(key) {
-            jobs.discount(&before);
-            jobs.list.remove(&before.place());
-            jobs.queue.remove(&before.tenant, before.job);
+        self.lock().remove(key);
+    }
+
+    /// As [`Self::remove`], unless the job has changed since `job` was selected.
+    pub(crate) fn remove_unchanged(&self, job: &Summary) {
+        let (key, mut jobs) = (job.key(), self.lock());
+        if jobs.all.get(&key).is_some_and(|known| known.revision == job.revision) {
+            jobs.remove(&key);
         }
     }
 
@@ -549,7 +560,11 @@ mod tests {
         assert_eq!(open(&board), (1, 1));
         let (cancelled, _) = board.list(&tenant(), Some(JobStateName::Cancelled), None, 10).unwrap();
         assert_eq!(cancelled.len(), 1);
-        board.remove(&Key::from((&tenant(), JobId([2; 16]))));
+        let [second] = &board.select(|job| job.job == JobId([2; 16]))[..] else { panic!("it is gone") };
+        put(&board, record(2, 1, running()), 5);
+        board.remove_unchanged(second);
+        assert_eq!(open(&board), (1, 1), "it has changed since");
+        board.remove_unchanged(&board.select(|job| job.job == JobId([2; 16]))[0]);
         assert_eq!(open(&board), (0, 0));
         assert_eq!(board.open(), OpenJobs::default());
     }

@@ -14,7 +14,7 @@ use duet_wire::{
 };
 
 use crate::{
-    board::{Board, Snapshot},
+    board::{Board, Snapshot, Summary},
     clock::now_ms,
 };
 
@@ -169,6 +169,15 @@ impl Jobs {
         Err(StoreError::Contended)
     }
 
+    /// Drops from the board a job that the bucket no longer has. The board has not heard of the
+    /// removal if this process was cut off from the broker for as long as the marker lived.
+    pub(crate) async fn drop_missing(&self, job: &Summary) -> Result<(), StoreError> {
+        if self.bucket.is_absent(&job.key()).await? {
+            self.board.remove_unchanged(job);
+        }
+        Ok(())
+    }
+
     /// Removes a settled record for good.
     pub(crate) async fn remove(&self, key: &Key, entry: &Entry<JobRecord>) -> Result<(), StoreError> {
         self.bucket.purge(key, entry.revision).await?;
@@ -194,6 +203,10 @@ pub(crate) struct Sessions {
 impl Sessions {
     pub(crate) fn new(bucket: Bucket<SessionRecord>) -> Self {
         Self { bucket, begun: Arc::default() }
+    }
+
+    pub(crate) const fn bucket(&self) -> &Bucket<SessionRecord> {
+        &self.bucket
     }
 
     fn begun(&self) -> MutexGuard<'_, HashMap<SessionId, Entry<SessionRecord>>> {

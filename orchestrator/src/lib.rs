@@ -69,6 +69,7 @@ mod feed;
 mod http;
 mod jobs;
 mod line;
+mod markers;
 mod meter;
 mod metrics;
 mod orchestrator;

@@ -28,6 +28,7 @@ use crate::{
     feed::{self, Feed},
     http,
     jobs::{Jobs, Sessions},
+    markers,
     metrics::Metrics,
     orchestrator::{Orchestrator, jitter},
     outcome, revocation,
@@ -284,6 +285,7 @@ impl ApiServer {
         let drain = orchestrator.queue.drain;
         let worker = work::run(Arc::clone(&orchestrator), stop.clone(), drain);
         let sweeper = sweep::run(Arc::clone(&orchestrator), stop.clone());
+        let markers = markers::run(Arc::clone(&orchestrator), stop.clone());
         let revocations = revocation::run(Arc::clone(&orchestrator), stop.clone());
         let watcher = follow(Arc::clone(&orchestrator), stop.clone());
         let feeder = feed::run(Arc::clone(&orchestrator), stop.clone());
@@ -321,11 +323,12 @@ impl ApiServer {
             Ok(services)
         };
         let all = async {
-            let (services, served, (), (), (), (), (), ()) = tokio::try_join!(
+            let (services, served, (), (), (), (), (), (), ()) = tokio::try_join!(
                 listening,
                 api,
                 infallible(worker),
                 infallible(sweeper),
+                infallible(markers),
                 infallible(revocations),
                 infallible(watcher),
                 infallible(feeder),

@@ -124,7 +124,7 @@ pub struct QueueSettings {
     /// Default 5 min; 1 s to 1 day. When a party finds them stale, it says so, and they are fetched
     /// at once.
     pub directory_age: Duration,
-    /// How long a settled job is kept. Default 30 days; 1 min to 10 years. While it is kept, its
+    /// How long a settled job is kept. Default 30 days; 1 s to 10 years. While it is kept, its
     /// idempotency key returns the same result; afterwards the key is free. The bucket has to hold
     /// all jobs settled in this time, some 4 KiB each.
     pub keep_settled: Duration,
@@ -255,9 +255,9 @@ impl QueueSettings {
         )?;
         check((seconds(1)..=seconds(86_400)).contains(&self.directory_age), "directory_age", "1 s to 1 day")?;
         check(
-            (minute..=seconds(10 * 366 * 86_400)).contains(&self.keep_settled),
+            (seconds(1)..=seconds(10 * 366 * 86_400)).contains(&self.keep_settled),
             "keep_settled",
-            "1 min to 10 years",
+            "1 s to 10 years",
         )?;
         check(self.drain <= seconds(600), "drain", "0 to 10 min")
     }

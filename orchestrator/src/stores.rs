@@ -149,8 +149,11 @@ impl Orchestrator {
                 Err(_) => {}
             }
         }
-        // With the settings that this orchestrator was started with.
-        if missing && let Err(error) = make(&self.bus, &self.storage).await {
+        // With the settings that this orchestrator was started with. Another one, also of an earlier
+        // version, may have made the replacement with others.
+        if (missing || !lost.is_empty())
+            && let Err(error) = make(&self.bus, &self.storage).await
+        {
             tracing::error!(%error, "streams and buckets that the broker has lost cannot be made anew; trying again");
             // The next look still finds the missing ones lost.
             return seen;

@@ -121,6 +121,7 @@ impl Orchestrator {
             if *count > MAX_PER_SWEEP {
                 continue;
             }
+            // Whether the bucket has the job. The board may not have heard of its removal.
             let swept = match due {
                 Need::Expire => self.expire(&job.key()).await,
                 Need::EndSession => self.end_stale_session(&job.key()).await,
@@ -133,6 +134,11 @@ impl Orchestrator {
                     };
                     self.announce_again(&job.key(), backlog).await
                 }
+            };
+            let swept = match swept {
+                Ok(true) => Ok(()),
+                Ok(false) => self.jobs.drop_missing(&job).await,
+                Err(error) => Err(error),
             };
             if let Err(error) = swept {
                 tracing::debug!(job = %job.job, %error, "not swept; the next sweep tries again");
@@ -209,14 +215,14 @@ impl Orchestrator {
             })
     }
 
-    async fn announce_again(&self, key: &Key, backlog: Backlog) -> Result<(), StoreError> {
+    async fn announce_again(&self, key: &Key, backlog: Backlog) -> Result<bool, StoreError> {
         if backlog == Backlog::Waiting {
-            return Ok(());
+            return Ok(true);
         }
-        let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
+        let Some(entry) = self.jobs.get(key).await? else { return Ok(false) };
         let record = entry.value;
         if !matches!(record.state, JobState::Queued) {
-            return Ok(());
+            return Ok(true);
         }
         tracing::debug!(job = %record.id, "announcing a job that rests");
         let wake_up = match backlog {
@@ -230,12 +236,13 @@ impl Orchestrator {
         };
         self.announce(&record.tenant, record.id, &wake_up)
             .await
+            .map(|()| true)
             .map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
-    async fn end_stale_session(&self, key: &Key) -> Result<(), StoreError> {
-        let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
-        let JobState::Running { session, pair, .. } = entry.value.state else { return Ok(()) };
+    async fn end_stale_session(&self, key: &Key) -> Result<bool, StoreError> {
+        let Some(entry) = self.jobs.get(key).await? else { return Ok(false) };
+        let JobState::Running { session, pair, .. } = entry.value.state else { return Ok(true) };
         let request = self.request_of(&entry.value)?;
         let initiator = self.sessions.get(session).await?.map(|record| record.initiator.party);
         let failure = match initiator {
@@ -250,26 +257,26 @@ impl Orchestrator {
         let wake_up = entry.value.attempts_started.to_string();
         self.announce(&entry.value.tenant, entry.value.id, &wake_up)
             .await
+            .map(|()| true)
             .map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
-    async fn publish_again(&self, key: &Key) -> Result<(), StoreError> {
-        if let Some(entry) = self.jobs.get(key).await? {
-            self.publish_end_again(&Arc::new(entry)).await;
-        }
-        Ok(())
+    async fn publish_again(&self, key: &Key) -> Result<bool, StoreError> {
+        let Some(entry) = self.jobs.get(key).await? else { return Ok(false) };
+        self.publish_end_again(&Arc::new(entry)).await;
+        Ok(true)
     }
 
     /// Removes a settled job that was kept long enough, and its sessions. Its idempotency key is
     /// free again afterwards.
-    async fn forget_job(&self, key: &Key) -> Result<(), StoreError> {
-        let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
+    async fn forget_job(&self, key: &Key) -> Result<bool, StoreError> {
+        let Some(entry) = self.jobs.get(key).await? else { return Ok(false) };
         if !entry.value.state.is_final() {
-            return Ok(());
+            return Ok(true);
         }
         for attempt in &entry.value.attempts {
             self.sessions.remove(attempt.session).await?;
         }
-        self.jobs.remove(key, &entry).await
+        self.jobs.remove(key, &entry).await.map(|()| true)
     }
 }

@@ -556,8 +556,8 @@ impl Orchestrator {
     }
 
     /// Ends an expired job, unless it runs: a running session ends first, no later than the job
-    /// expires.
-    pub(crate) async fn expire(&self, key: &Key) -> Result<(), StoreError> {
+    /// expires. Returns whether the bucket has the job.
+    pub(crate) async fn expire(&self, key: &Key) -> Result<bool, StoreError> {
         let changed = self
             .jobs
             .change(key, None, |record| match record.state {
@@ -567,11 +567,11 @@ impl Orchestrator {
                 _ => Err(()),
             })
             .await?;
-        if let Changed::Applied(snapshot) = changed {
+        if let Changed::Applied(snapshot) = &changed {
             tracing::info!(job = %snapshot.value.id, "job expired");
-            self.conclude(&snapshot).await;
+            self.conclude(snapshot).await;
         }
-        Ok(())
+        Ok(!matches!(changed, Changed::Missing))
     }
 
     /// Invites both parties of a session that just began, and waits for its end.

@@ -2,6 +2,11 @@
 //!
 //! A read may be stale; only a write shows which value is the newest. There is no plain `put`, on
 //! purpose.
+//!
+//! A removed entry leaves a marker, from which watchers learn of the removal. The broker drops the
+//! marker after [`StorageSettings::marker_ttl`]. A value has no such time: [`Bucket::create`] over
+//! a marker and [`Bucket::update`] keep the value until it is removed. [`crate::markers`] deals
+//! with markers that earlier versions left for ever.
 
 use core::{fmt, marker::PhantomData, time::Duration};
 
@@ -9,7 +14,7 @@ use async_nats::jetstream::{
     self,
     consumer::{self, DeliverPolicy},
     kv::{self, CreateErrorKind, Operation, UpdateErrorKind},
-    stream::StorageType,
+    stream::{Config, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType},
 };
 use duet_protocol::ids::{SessionId, TenantId, WalletId};
 use duet_wire::{ids::JobId, webhook::EndpointId};
@@ -19,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::{
     connect::Bus,
-    request::{is_full, is_passing},
+    request::is_full,
     streams::{StorageError, StorageSettings},
 };
 
@@ -46,7 +51,7 @@ const LIST_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A key, made of identifiers only.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(String);
+pub struct Key(pub(crate) String);
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -232,14 +237,20 @@ pub enum WriteError {
 
 /// A bucket of values of one type, stored as JSON. Cheap to clone.
 pub struct Bucket<T> {
-    store: kv::Store,
+    pub(crate) store: kv::Store,
+    pub(crate) marker_ttl: Duration,
     inbox: async_nats::Client,
     value: PhantomData<fn() -> T>,
 }
 
 impl<T> Clone for Bucket<T> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), inbox: self.inbox.clone(), value: PhantomData }
+        Self {
+            store: self.store.clone(),
+            marker_ttl: self.marker_ttl,
+            inbox: self.inbox.clone(),
+            value: PhantomData,
+        }
     }
 }
 
@@ -250,7 +261,8 @@ impl<T> fmt::Debug for Bucket<T> {
 }
 
 impl Bus {
-    /// Creates the bucket or brings its settings up to date, and opens it.
+    /// Creates the bucket or brings its settings up to date, and opens it. Several orchestrators may
+    /// call it at once.
     ///
     /// # Errors
     /// See [`StorageError`].
@@ -259,39 +271,51 @@ impl Bus {
         name: &str,
         settings: &StorageSettings,
     ) -> Result<Bucket<T>, StorageError> {
-        let config = kv::Config {
-            bucket: name.to_owned(),
-            description: "Written by orchestrators alone, by compare-and-swap".to_owned(),
-            history: HISTORY,
-            max_age: match name {
-                BATCHES | DIGESTS => settings.results_max_age,
-                ANSWERS => settings.audit_max_age,
-                _ => Duration::ZERO,
-            },
-            // A claim has some 200 bytes, a twentieth of a job's record. A quarter of the room is
-            // more than enough.
-            max_bytes: if name == DIGESTS {
-                settings.bucket_max_bytes / 4
-            } else {
-                settings.bucket_max_bytes
-            },
-            storage: StorageType::File,
-            num_replicas: settings.replicas,
-            ..Default::default()
-        };
-        let store = self.jetstream().create_or_update_key_value(config).await.map_err(|error| {
-            let (stream, reason) = (format!("KV_{name}"), error.to_string());
-            match cause::<jetstream::context::CreateStreamError>(&error).map(|cause| cause.kind()) {
-                Some(jetstream::context::CreateStreamErrorKind::JetStream(cause)) if is_full(&cause) => {
-                    StorageError::NoRoom { stream, reason }
-                }
-                Some(jetstream::context::CreateStreamErrorKind::JetStream(cause)) if !is_passing(&cause) => {
-                    StorageError::Refused { stream, reason }
-                }
-                _ => StorageError::Unavailable { stream, reason },
-            }
-        })?;
-        Ok(Bucket { store, inbox: self.client().clone(), value: PhantomData })
+        let config = bucket_config(name, settings);
+        let stream = config.name.clone();
+        self.ensure_stream(config).await?;
+        let store = self
+            .jetstream()
+            .get_key_value(name)
+            .await
+            .map_err(|error| StorageError::Unavailable { stream, reason: error.to_string() })?;
+        Ok(Bucket {
+            store,
+            marker_ttl: settings.marker_ttl,
+            inbox: self.client().clone(),
+            value: PhantomData,
+        })
+    }
+}
+
+/// A bucket's stream. It is what the client's own function for buckets makes, and permits a time to
+/// live for each message.
+///
+/// The client ties that permission to `subject_delete_marker_ttl`, with which the broker would also
+/// write a marker for each entry that ends by age.
+fn bucket_config(name: &str, settings: &StorageSettings) -> Config {
+    Config {
+        name: format!("KV_{name}"),
+        description: Some("Written by orchestrators alone, by compare-and-swap".to_owned()),
+        subjects: vec![format!("$KV.{name}.>")],
+        retention: RetentionPolicy::Limits,
+        max_messages_per_subject: HISTORY,
+        max_age: match name {
+            BATCHES | DIGESTS => settings.results_max_age,
+            ANSWERS => settings.audit_max_age,
+            _ => Duration::ZERO,
+        },
+        // A claim has some 200 bytes, a twentieth of a job's record. A quarter of the room is more
+        // than enough.
+        max_bytes: if name == DIGESTS { settings.bucket_max_bytes / 4 } else { settings.bucket_max_bytes },
+        storage: StorageType::File,
+        num_replicas: settings.replicas,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        allow_message_ttl: true,
+        ..Default::default()
     }
 }
 
@@ -317,7 +341,8 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
     /// Writes the first value under `key`.
     ///
     /// # Errors
-    /// [`WriteError::Conflict`] when the key already has a value; otherwise see [`WriteError`].
+    /// [`WriteError::Conflict`] when the key already has a value, or when another process writes
+    /// under it at this moment, be it a marker; otherwise see [`WriteError`].
     pub async fn create(&self, key: &Key, value: &T) -> Result<Revision, WriteError> {
         let bytes = self.bytes(key, value)?;
         self.store.create(key.as_str(), bytes.into()).await.map(Revision).map_err(|error| {
@@ -343,30 +368,30 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
         })
     }
 
-    /// Deletes the value whose revision is `revision`.
-    ///
-    /// # Errors
-    /// As [`Self::update`].
-    pub async fn delete(&self, key: &Key, revision: Revision) -> Result<(), WriteError> {
-        self.store.delete_expect_revision(key.as_str(), Some(revision.0)).await.map_err(|error| {
-            match error.kind() {
-                UpdateErrorKind::WrongLastRevision => self.conflict(key),
-                _ => self.write_error(&error),
-            }
-        })
-    }
-
-    /// Deletes the value whose revision is `revision` and its history, which frees its room.
+    /// Removes the value whose revision is `revision`, and its history. Its marker remains for
+    /// [`StorageSettings::marker_ttl`].
     ///
     /// # Errors
     /// As [`Self::update`].
     pub async fn purge(&self, key: &Key, revision: Revision) -> Result<(), WriteError> {
-        self.store.purge_expect_revision(key.as_str(), Some(revision.0)).await.map_err(|error| {
-            match error.kind() {
-                UpdateErrorKind::WrongLastRevision => self.conflict(key),
-                _ => self.write_error(&error),
+        self.leave_marker(key, revision, self.marker_ttl).await
+    }
+
+    /// Whether the bucket has no value under `key`, as the bucket's leader knows it. Unlike
+    /// [`Self::get`] it does not ask a server that may be behind.
+    ///
+    /// # Errors
+    /// [`ReadError::Unavailable`].
+    pub async fn is_absent(&self, key: &Key) -> Result<bool, ReadError> {
+        let subject = format!("{}{key}", self.store.prefix);
+        match self.store.stream.get_last_raw_message_by_subject(&subject).await {
+            // A marker has no payload, and no value is empty.
+            Ok(newest) => Ok(newest.payload.is_empty()),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(true),
+            Err(error) => {
+                Err(ReadError::Unavailable { bucket: self.store.name.clone(), reason: error.to_string() })
             }
-        })
+        }
     }
 
     /// The keys that have a value.
@@ -461,6 +486,26 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
 
     fn bytes(&self, key: &Key, value: &T) -> Result<Vec<u8>, WriteError> {
         serde_json::to_vec(value).map_err(|source| WriteError::Value { key: key.to_string(), source })
+    }
+}
+
+impl<T> Bucket<T> {
+    /// Replaces what is under `key` at `revision` by a marker, which the broker drops after `ttl`.
+    /// No other function removes an entry: `clippy.toml` refuses the client's own ones.
+    pub(crate) async fn leave_marker(
+        &self,
+        key: &Key,
+        revision: Revision,
+        ttl: Duration,
+    ) -> Result<(), WriteError> {
+        // The broker counts whole seconds. It would keep a marker of none for ever.
+        let ttl = ttl.max(Duration::from_secs(1));
+        self.store.purge_expect_revision_with_ttl(key.as_str(), revision.0, ttl).await.map_err(|error| {
+            match error.kind() {
+                UpdateErrorKind::WrongLastRevision => self.conflict(key),
+                _ => self.write_error(&error),
+            }
+        })
     }
 
     fn conflict(&self, key: &Key) -> WriteError {

@@ -22,6 +22,7 @@
 //! | [`streams`] | the JetStream streams, created or brought up to date |
 //! | [`audit`] | publishing audit records; the chain of a process without a store |
 //! | [`kv`] | typed buckets in which only compare-and-swap writes |
+//! | [`markers`] | what removed entries leave in a bucket for ever, found and given a time to live |
 //! | [`deliveries`] | what webhooks need: cursors into the results, a log |
 //! | [`trace`] | which trace a message belongs to, in its headers |
 //!
@@ -39,6 +40,7 @@ pub mod ends;
 mod event;
 mod incoming;
 pub mod kv;
+pub mod markers;
 mod metrics;
 pub mod nkey;
 pub mod pem;

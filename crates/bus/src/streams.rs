@@ -77,6 +77,10 @@ pub struct StorageSettings {
     pub audit_max_bytes: i64,
     /// Bound of each bucket. Default 512 MiB.
     pub bucket_max_bytes: i64,
+    /// How long a bucket remembers that an entry was removed. Default 1 hour; whole seconds, at
+    /// least 1. An orchestrator that is cut off from the broker for longer does not hear of the
+    /// removal. It finds out when it next looks for the entry.
+    pub marker_ttl: Duration,
     /// How long [`RESULTS`] keeps a message. Default 30 days. The job's record holds its result as
     /// well.
     pub results_max_age: Duration,
@@ -106,6 +110,7 @@ impl Default for StorageSettings {
             history_max_bytes: 512 * MEBIBYTE,
             audit_max_bytes: 2048 * MEBIBYTE,
             bucket_max_bytes: 512 * MEBIBYTE,
+            marker_ttl: Duration::from_secs(60 * 60),
             results_max_age: 30 * DAY,
             audit_max_age: 400 * DAY,
             jobs_max_age: 30 * DAY,
@@ -243,28 +248,41 @@ impl Bus {
     pub async fn ensure_stream(&self, config: Config) -> Result<Info, StorageError> {
         let stream = config.name.clone();
         match self.jetstream().get_stream(&stream).await {
-            Ok(mut existing) => {
-                let info = existing.info().await.map_err(|error| StorageError::Unavailable {
-                    stream: stream.clone(),
-                    reason: error.to_string(),
-                })?;
-                compatible(&info.config, &config)?;
-                self.jetstream().update_stream(config).await.map_err(|error| create_error(&error, stream))
-            }
+            Ok(existing) => self.update(&existing.cached_info().config, config).await,
             Err(error) => match error.kind() {
                 GetStreamErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                    // Another orchestrator may create it at this moment with the same settings.
-                    // Then this succeeds as well.
-                    let created = self
-                        .jetstream()
-                        .create_stream(config)
-                        .await
-                        .map_err(|error| create_error(&error, stream))?;
-                    Ok(created.cached_info().clone())
+                    self.create(config).await
                 }
                 _ => Err(StorageError::Unavailable { stream, reason: error.to_string() }),
             },
         }
+    }
+
+    /// Another orchestrator may create it at this moment. With the same settings, this succeeds as
+    /// well. With others, as another version has them, they are updated.
+    async fn create(&self, config: Config) -> Result<Info, StorageError> {
+        let stream = config.name.clone();
+        match self.jetstream().create_stream(config.clone()).await {
+            Ok(created) => Ok(created.cached_info().clone()),
+            Err(error) => match error.kind() {
+                CreateStreamErrorKind::JetStream(cause)
+                    if cause.error_code() == ErrorCode::STREAM_NAME_EXIST =>
+                {
+                    let existing =
+                        self.jetstream().get_stream(&stream).await.map_err(|error| {
+                            StorageError::Unavailable { stream, reason: error.to_string() }
+                        })?;
+                    self.update(&existing.cached_info().config, config).await
+                }
+                _ => Err(create_error(&error, stream)),
+            },
+        }
+    }
+
+    async fn update(&self, existing: &Config, config: Config) -> Result<Info, StorageError> {
+        compatible(existing, &config)?;
+        let stream = config.name.clone();
+        self.jetstream().update_stream(config).await.map_err(|error| create_error(&error, stream))
     }
 }
 

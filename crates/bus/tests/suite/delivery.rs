@@ -317,9 +317,9 @@ async fn of_concurrent_writers__should_one_win() {
     let stale = entry.revision;
     let current = two.update(&key, &41, stale).await.unwrap();
     assert!(matches!(one.update(&key, &0, stale).await, Err(WriteError::Conflict { .. })));
-    assert!(matches!(one.delete(&key, stale).await, Err(WriteError::Conflict { .. })));
+    assert!(matches!(one.purge(&key, stale).await, Err(WriteError::Conflict { .. })));
     assert!(matches!(one.create(&key, &0).await, Err(WriteError::Conflict { .. })));
-    one.delete(&key, current).await.unwrap();
+    one.purge(&key, current).await.unwrap();
     assert!(two.get(&key).await.unwrap().is_none());
     two.create(&key, &7).await.unwrap();
     assert_eq!(one.get(&key).await.unwrap().unwrap().value, 7);
@@ -346,7 +346,7 @@ async fn a_bucket__should_list_and_tell_changes() {
     assert_eq!(bucket.keys().await.unwrap().len(), 6);
 
     let mut changes = bucket.changes(&everything).await.unwrap();
-    bucket.delete(&key(&acme, 9), revision).await.unwrap();
+    bucket.purge(&key(&acme, 9), revision).await.unwrap();
     let change = timeout(DEADLINE, changes.next()).await.unwrap().unwrap().unwrap();
     assert_eq!((change.key, change.value), (key(&acme, 9), None));
     assert_eq!(bucket.list(&everything, 10).await.unwrap().len(), 5);

@@ -1,4 +1,5 @@
 //! The bus on the real broker: delivery, and the permissions of every role.
 
 mod delivery;
+mod markers;
 mod permissions;
