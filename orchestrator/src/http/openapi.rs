@@ -200,9 +200,17 @@ fn dead_letters() -> [Value; 4] {
     let moment = json!({ "type": "integer", "minimum": 0 });
     let codes = json!({ "type": "string", "pattern": "^[a-z0-9-]+(,[a-z0-9-]+)*$" });
     [
-        in_query("code", &codes, "Only those that failed with this code, or with one of several, separated by commas."),
+        in_query(
+            "code",
+            &codes,
+            "Only those that failed with this code, or with one of several, separated by commas.",
+        ),
         in_query("wallet", &of("WalletId"), "Only those of this wallet."),
-        in_query("ended_after_ms", &moment, "Only those that ended then or later, in milliseconds since 1970."),
+        in_query(
+            "ended_after_ms",
+            &moment,
+            "Only those that ended then or later, in milliseconds since 1970.",
+        ),
         in_query("ended_before_ms", &moment, "Only those that ended before, in milliseconds since 1970."),
     ]
 }

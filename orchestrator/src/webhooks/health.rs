@@ -120,7 +120,8 @@ impl Orchestrator {
         let most = self.deliverer.settings().max_retries;
         self.change_endpoint(endpoint, |endpoint| {
             let was_disabled = endpoint.disabled.is_some();
-            endpoint.disables(now_ms(), format!("{most} deliveries wait to be retried, and no more are kept"));
+            endpoint
+                .disables(now_ms(), format!("{most} deliveries wait to be retried, and no more are kept"));
             Ok(!was_disabled)
         })
         .await;

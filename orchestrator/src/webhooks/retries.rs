@@ -111,9 +111,10 @@ impl Queue {
                 let room = max_under_way.saturating_sub(under_way);
                 let all = self.entries.range(start..).chain(self.entries.range(..start));
                 let due = all.filter(|(_, known)| free(known) && known.retry.due_ms <= now_ms);
-                let look = self.entries.values().map(|known| {
-                    if free(known) { known.retry.due_ms } else { known.retry.claimed_until_ms }
-                });
+                let look = self
+                    .entries
+                    .values()
+                    .map(|known| if free(known) { known.retry.due_ms } else { known.retry.claimed_until_ms });
                 (due.take(room).map(picked).collect(), look.filter(|at| *at > now_ms).min())
             }
         }

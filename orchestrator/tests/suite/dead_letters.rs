@@ -28,9 +28,7 @@ async fn dead_letter_of(rig: &Rig, orchestrator: &Running, request: &Value, code
 }
 
 fn duet(rig: &Rig, orchestrator: &Running) -> Duet {
-    Duet::new(rig.broker.credentials())
-        .with("DUET_API_URL", &orchestrator.url)
-        .with("DUET_API_TOKEN", TOKEN)
+    Duet::new(rig.broker.credentials()).with("DUET_API_URL", &orchestrator.url).with("DUET_API_TOKEN", TOKEN)
 }
 
 /// The ids of the dead letters, newest first.
@@ -175,7 +173,8 @@ async fn a_filter__should_put_back_exactly_what_it_selects_and_name_what_has_exp
     assert_eq!(dead(&rig, url).await.len(), 5);
 
     let wallet = rig.world.wallet.id.to_string();
-    let filter = ["job", "dead", "redrive", "--code", "internal,locked", "--wallet", &wallet, "--ended-after", "1h"];
+    let filter =
+        ["job", "dead", "redrive", "--code", "internal,locked", "--wallet", &wallet, "--ended-after", "1h"];
     let back = duet.json(&filter).await.unwrap();
     assert_eq!(back["selected"], json!({"internal": 3}));
     assert_eq!((&back["put_back"], &back["expired"]), (&json!(2), &json!([expired.id])), "{back}");

@@ -104,9 +104,8 @@ impl Receiver {
     /// Waits for the first refused requests.
     async fn refuses(&self, requests: usize) {
         let mut arrived = self.shared.arrived.subscribe();
-        let all = arrived.wait_for(|arrived| {
-            arrived.values().map(|(refused, _)| refused).sum::<usize>() >= requests
-        });
+        let all = arrived
+            .wait_for(|arrived| arrived.values().map(|(refused, _)| refused).sum::<usize>() >= requests);
         timeout(DEADLINE, all).await.unwrap().unwrap();
     }
 }
