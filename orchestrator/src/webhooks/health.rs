@@ -187,7 +187,7 @@ mod tests {
             now = endpoint.next_probe_ms();
             endpoint.note(&failed, true, now, &settings, 0.0);
         }
-        assert_eq!(pauses, [5, 20, 60, 60]);
+        assert_eq!(pauses, [5, 20, 30, 30]);
         assert_eq!(endpoint.failing_since_ms, Some(1_000));
         endpoint.note(&attempt(None), true, now, &settings, 0.0);
         assert_eq!(endpoint, self::endpoint());

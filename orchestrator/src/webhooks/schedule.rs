@@ -12,7 +12,7 @@ const GROWTH: u32 = 4;
 
 /// The longest pause between two probes, before jitter shortens it. An endpoint that recovers waits
 /// no longer for its results.
-const LONGEST_PROBE_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PROBE_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest pause that an endpoint may request with `Retry-After`.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
