@@ -55,7 +55,6 @@ pub(crate) struct Endpoint {
     pub(crate) replays_begun: u32,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 const fn is_zero(number: &u32) -> bool {
     *number == 0
 }
