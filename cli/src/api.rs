@@ -43,6 +43,19 @@ const LONGEST_ASKED: Duration = Duration::from_secs(60);
 /// The largest answer that the client reads, in bytes.
 const MAX_ANSWER_SIZE_BYTES: usize = 8 * 1024 * 1024;
 
+/// Selects dead letters. What is empty selects all.
+#[derive(Debug, Default)]
+pub(crate) struct DeadFilter {
+    /// The codes of their failures.
+    pub(crate) codes: Vec<Code>,
+    /// Their wallet.
+    pub(crate) wallet: Option<WalletId>,
+    /// They ended then or later, in milliseconds since 1970.
+    pub(crate) ended_after_ms: Option<u64>,
+    /// They ended before, in milliseconds since 1970.
+    pub(crate) ended_before_ms: Option<u64>,
+}
+
 /// The HTTP interface as one tenant sees it.
 pub(crate) struct ApiClient {
     http: reqwest::Client,
@@ -247,12 +260,24 @@ impl ApiClient {
         .await
     }
 
-    /// A page of dead letters.
+    /// The dead letters that `filter` selects from the next `limit`. So a page may have none,
+    /// although its `next` names further ones.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
-    pub(crate) async fn dead_letters(&self, after: Option<JobId>, limit: u16) -> Result<JobPage, CliError> {
+    pub(crate) async fn dead_letters(
+        &self,
+        filter: &DeadFilter,
+        after: Option<JobId>,
+        limit: u16,
+    ) -> Result<JobPage, CliError> {
+        let DeadFilter { codes, wallet, ended_after_ms, ended_before_ms } = filter;
+        let codes = codes.iter().map(|code| code.as_str()).collect::<Vec<_>>().join(",");
         let mut query = vec![("limit", limit.to_string())];
+        query.extend(Some(codes).filter(|codes| !codes.is_empty()).map(|codes| ("code", codes)));
+        query.extend(wallet.map(|wallet| ("wallet", wallet.to_string())));
+        query.extend(ended_after_ms.map(|ms| ("ended_after_ms", ms.to_string())));
+        query.extend(ended_before_ms.map(|ms| ("ended_before_ms", ms.to_string())));
         query.extend(after.map(|after| ("after", after.to_string())));
         self.call(|| self.request(Method::GET, "v1/dead-letters", &query)).await
     }

@@ -41,6 +41,19 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// Parses a moment, as the time since 1970: a duration ago, or in the form of RFC 3339.
+///
+/// # Errors
+/// When the text is neither.
+pub(crate) fn parse_moment(text: &str) -> Result<Duration, String> {
+    if let Ok(ago) = parse(text) {
+        return Ok(since_1970().saturating_sub(ago));
+    }
+    let moment = humantime::parse_rfc3339_weak(text)
+        .map_err(|_| "write a time ago, for example 2h, or 2026-11-30T12:00:00Z".to_owned())?;
+    moment.duration_since(UNIX_EPOCH).map_err(|_| "the moment is before 1970".to_owned())
+}
+
 /// The time since 1970.
 pub(crate) fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -49,6 +62,17 @@ pub(crate) fn since_1970() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_a_time_ago_or_a_date() {
+        assert_eq!(parse_moment("1970-01-02T00:00:01Z"), Ok(Duration::from_secs(86_401)));
+        let (before, hour) = (since_1970(), Duration::from_secs(3_600));
+        let ago = parse_moment("1h").unwrap();
+        assert!((before - hour..=since_1970() - hour).contains(&ago));
+        for bad in ["", "yesterday", "1969-12-31T23:59:59Z"] {
+            assert!(parse_moment(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn bounds_are_kept() {

@@ -8,7 +8,7 @@
 //! | `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}` | cancels it, unless it is running or settled; with a signed revocation, at the parties as well |
 //! | `GET /v1/jobs/{id}/events?progress=` | server-sent events until it is settled |
 //! | `GET /v1/jobs/{id}/request`, `POST /v1/jobs/{id}/approvals` | the request as it was signed; an approval of it, for the parties |
-//! | `GET /v1/dead-letters?after=&limit=`, `GET /v1/dead-letters/{id}` | the tenant's jobs that were given up, newest first |
+//! | `GET /v1/dead-letters?code=&wallet=&ended_after_ms=&ended_before_ms=&after=&limit=`, `GET /v1/dead-letters/{id}` | the tenant's jobs that were given up, newest first |
 //! | `POST /v1/dead-letters/{id}/redrive` | puts one back into the queue |
 //! | `POST /v1/batches` | submits many requests at once; each has a verdict of its own |
 //! | `GET /v1/batches/{id}` | how far its jobs are |

@@ -114,6 +114,7 @@ pub(crate) struct Metrics {
     http_refused: Family<CodeLabel, Counter>,
     deliveries: Family<OutcomeLabel, Counter>,
     deliveries_waiting: Gauge,
+    retries_waiting: Gauge,
     delivery_lag: Histogram,
 }
 
@@ -137,6 +138,7 @@ impl Default for Metrics {
             http_refused: Family::default(),
             deliveries: Family::default(),
             deliveries_waiting: Gauge::default(),
+            retries_waiting: Gauge::default(),
             delivery_lag: Histogram::new(LAG_SECONDS),
         };
         let signed = EndLabels { outcome: "signed", code: NO_CODE };
@@ -268,6 +270,12 @@ impl Metrics {
              fall",
             self.deliveries_waiting.clone(),
         );
+        registry.register(
+            "duet_webhook_retries_waiting",
+            "*all*: deliveries to enabled endpoints that wait to be retried, or until an endpoint \
+             stops failing. Watch for: grows; an endpoint with 10,000 is disabled",
+            self.retries_waiting.clone(),
+        );
         registry.register_with_unit(
             "duet_webhook_delivery_lag",
             "from a result's publication to its delivery, replays not counted. Watch for: the \
@@ -377,6 +385,11 @@ impl Metrics {
     /// Adds a place where results wait for an endpoint.
     pub(crate) fn waiting(&self) -> Waiting {
         Waiting { all: self.deliveries_waiting.clone(), here: 0 }
+    }
+
+    /// Adds a place where deliveries wait to be retried.
+    pub(crate) fn retries_waiting(&self) -> Waiting {
+        Waiting { all: self.retries_waiting.clone(), here: 0 }
     }
 
     /// Counts a result sent to an endpoint. `published_at_ms` is when it was published, or `None`

@@ -27,7 +27,7 @@ use crate::{
     settings::{HttpSettings, QueueSettings},
     stores::Stores,
     tenants::Tenants,
-    webhooks::{Deliverer, Endpoints},
+    webhooks::{Deliverer, Endpoints, Retries},
 };
 
 /// An orchestrator's shared state. It holds no share and no key that could sign for a wallet. Its
@@ -48,6 +48,7 @@ pub struct Orchestrator {
     pub(crate) board: Arc<Board>,
     pub(crate) directory: Directory,
     pub(crate) webhooks: Endpoints,
+    pub(crate) retries: Arc<Retries>,
     pub(crate) deliverer: Deliverer,
     pub(crate) nonces: Nonces,
     pub(crate) audit: Recorder,

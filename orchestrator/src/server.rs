@@ -38,7 +38,7 @@ use crate::{
     stores::{self, Buckets, Stores},
     sweep,
     tenants::Tenants,
-    webhooks::{self, Deliverer, Endpoints, WebhookSettings},
+    webhooks::{self, Deliverer, Endpoints, Retries, WebhookSettings},
     work,
 };
 
@@ -193,7 +193,7 @@ impl ApiServer {
         config.webhooks.check()?;
         let patience = config.broker.patience;
         let bus = Bus::connect(config.broker).await?;
-        let Buckets { jobs, sessions, batches, endpoints, claims, answers } =
+        let Buckets { jobs, sessions, batches, endpoints, retries, claims, answers } =
             prepare_storage(&bus, &config.storage, patience).await?;
         let board = Arc::new(Board::new(config.queue.in_flight_per_tenant(), config.queue.longest_pause()));
         let instance = ulid::Ulid::new().to_string();
@@ -203,6 +203,7 @@ impl ApiServer {
             directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
             bus,
             webhooks: Endpoints::new(endpoints),
+            retries: Arc::new(Retries::new(retries)),
             deliverer: Deliverer::new(config.webhooks, config.result_key.clone(), config.other_result_key)
                 .map_err(OrchestratorError::Webhooks)?,
             storage: config.storage,

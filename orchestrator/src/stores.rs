@@ -29,7 +29,7 @@ use crate::{
     clock::now_ms,
     digests::{Answer, Claim},
     orchestrator::Orchestrator,
-    webhooks::Endpoint,
+    webhooks::{Endpoint, Retry},
 };
 
 /// The buckets: what each keeps, and its name at the broker. What is made and what is looked for is
@@ -56,6 +56,7 @@ buckets! {
     sessions: SessionRecord = kv::SESSIONS;
     batches: BatchRecord = kv::BATCHES;
     endpoints: Endpoint = kv::WEBHOOKS;
+    retries: Retry = kv::WEBHOOK_RETRIES;
     claims: Claim = kv::DIGESTS;
     answers: Answer = kv::ANSWERS;
 }

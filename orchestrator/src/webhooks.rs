@@ -5,7 +5,9 @@
 //! consumer at the broker, from which every orchestrator takes its share ([`worker`]). There is no
 //! leader: when one orchestrator does not acknowledge a result, the broker gives it to another.
 //! [`deliver`] makes one attempt, and [`address`] decides where it may go. [`log`] records its
-//! outcome, and [`schedule`] decides when a failed one is tried again.
+//! outcome, and [`health`] what it says about the endpoint. A delivery that failed waits in
+//! [`retries`], a bucket, so that it holds up no other. [`schedule`] decides when it is tried again,
+//! and [`retrier`] does that.
 //!
 //! A result is delivered **at least once and in no particular order**. Its `webhook-id` is the
 //! job's id, the same every time.
@@ -13,7 +15,10 @@
 mod address;
 mod deliver;
 mod endpoint;
+mod health;
 mod log;
+mod retrier;
+mod retries;
 mod schedule;
 mod settings;
 mod view;
@@ -22,6 +27,7 @@ mod worker;
 pub(crate) use self::{
     deliver::Deliverer,
     endpoint::{Endpoint, Endpoints},
+    retries::{Retries, Retry},
     worker::run,
 };
 pub use self::{

@@ -74,6 +74,11 @@ impl Receiver {
         self.replies.lock().unwrap().extend(replies);
     }
 
+    /// Accepts everything from now on.
+    fn recover(&self) {
+        self.replies.lock().unwrap().clear();
+    }
+
     pub(crate) async fn next(&mut self) -> Result<Arrived> {
         timeout(DEADLINE, self.arrived.recv()).await.context("nothing was delivered")?.context("no receiver")
     }
@@ -326,5 +331,49 @@ async fn deliveries__should_go_on_when_an_orchestrator_dies_or_an_endpoint_is_go
     while !missing.is_empty() {
         missing.remove(&receiver.next().await?.id);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn deliveries_that_wait__should_outlive_the_orchestrator_that_set_them_aside() -> Result<()> {
+    let mut stack = stack().await?;
+    let wallet = stack.create_wallet("device", "personal_message").await?;
+    let receiver = Receiver::start().await?;
+    receiver.will((0..10_000).map(|_| Reply::Status(500)));
+    let (webhook, _) = add(&stack.duet(), &receiver).await?;
+    let mut expected = BTreeSet::new();
+    for number in 0..12 {
+        let job = wallet.queue(&["message", &format!("number {number}")]).await?;
+        expected.insert(text(&job, "/job/id")?.to_owned());
+    }
+    let mut look_again = interval(Duration::from_millis(100));
+    let waiting = async {
+        loop {
+            look_again.tick().await;
+            let shown = stack.duet().json(&["webhook", "show", &webhook]).await?;
+            if shown["webhook"]["retries_waiting"] == 12 {
+                return Ok::<_, anyhow::Error>(());
+            }
+        }
+    };
+    timeout(DEADLINE, waiting).await.context("not all deliveries wait")??;
+    // It is killed, perhaps in the middle of a probe. Another one has what waits.
+    stack.orchestrator.kill().await?;
+    receiver.recover();
+    let mut other = stack.another_orchestrator("orchestrator-2");
+    let ready = other.start().await?;
+    let duet = stack.duet().with("DUET_API_URL", &format!("http://{}", text(&ready, "/listen")?));
+    let delivered = async {
+        loop {
+            look_again.tick().await;
+            let log = duet.json(&["webhook", "deliveries", &webhook, "--limit", "200"]).await?;
+            if expected.iter().all(|id| outcomes(&log, id).contains(&"delivered".to_owned())) {
+                return Ok::<_, anyhow::Error>(());
+            }
+        }
+    };
+    timeout(DEADLINE, delivered).await.context("not all were delivered")??;
+    let shown = duet.json(&["webhook", "show", &webhook]).await?;
+    assert_eq!((shown["webhook"].get("disabled"), shown["webhook"].get("failing_since_ms")), (None, None));
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! `duet job`: queues signatures and follows them.
 
+mod dead;
+
 use std::{fmt, path::PathBuf, pin::pin, time::Duration};
 
 use alloy_primitives::Address;
@@ -15,6 +17,8 @@ use duet_wire::{
 use futures::StreamExt as _;
 use serde::Serialize;
 
+use self::dead::DeadCommand;
+
 use crate::{
     api::ApiClient,
     commands::{requester, verify},
@@ -26,6 +30,12 @@ use crate::{
     request::{self, RequestOptions, WalletName},
     rpc::Receipt,
 };
+
+/// How long most commands may take by default.
+const BRIEF: Duration = Duration::from_secs(30);
+
+/// How long commands that wait may take by default.
+const LONG: Duration = Duration::from_secs(600);
 
 /// A command about jobs.
 #[expect(clippy::large_enum_variant, reason = "one is made per process")]
@@ -90,32 +100,6 @@ pub(crate) enum JobCommand {
     },
 }
 
-/// A command about dead letters.
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum DeadCommand {
-    /// List dead letters, newest first
-    List {
-        #[command(flatten)]
-        page: Page,
-        #[command(flatten)]
-        access: Access,
-    },
-    /// Show a dead letter with all attempts at it
-    Show {
-        /// The job
-        job: JobId,
-        #[command(flatten)]
-        access: Access,
-    },
-    /// Put a dead letter back into the queue, after its cause was repaired
-    Redrive {
-        /// The job
-        job: JobId,
-        #[command(flatten)]
-        access: Access,
-    },
-}
-
 /// A page of a list.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Page {
@@ -136,7 +120,7 @@ pub(crate) struct Access {
     api: ApiOptions,
     #[command(flatten)]
     credentials: CredentialsOptions,
-    /// How long the command may take in all [default: 30s; watch: 10m]
+    /// How long the command may take in all [default: 30s; watch and redrive: 10m]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timeout: Option<Duration>,
 }
@@ -339,8 +323,6 @@ impl Access {
 /// The orchestrator's problem, or that it cannot be reached. With `--wait`, also the reason why the
 /// job has no signature.
 pub(crate) async fn run(command: JobCommand, output: Output) -> Result<(), CliError> {
-    const BRIEF: Duration = Duration::from_secs(30);
-    const LONG: Duration = Duration::from_secs(600);
     match command {
         JobCommand::Submit { payload } => submit(payload, output).await,
         JobCommand::Get { job, access } => {
@@ -360,15 +342,7 @@ pub(crate) async fn run(command: JobCommand, output: Output) -> Result<(), CliEr
         JobCommand::Results { after, limit, access } => {
             output.emit(&ResultsReport(access.client(BRIEF)?.results(after.as_deref(), limit).await?))
         }
-        JobCommand::Dead { command: DeadCommand::List { page, access } } => {
-            output.emit(&JobsReport::new(access.client(BRIEF)?.dead_letters(page.after, page.limit).await?))
-        }
-        JobCommand::Dead { command: DeadCommand::Show { job, access } } => {
-            output.emit(&JobReport::new(access.client(BRIEF)?.dead_letter(job).await?))
-        }
-        JobCommand::Dead { command: DeadCommand::Redrive { job, access } } => {
-            output.emit(&JobReport::new(access.client(BRIEF)?.redrive(job).await?))
-        }
+        JobCommand::Dead { command } => dead::run(command, output).await,
         JobCommand::Watch { job, access } => {
             let api = access.client(LONG)?;
             follow(&api, job, |view| output.emit(&JobReport::new(view.clone()))).await.map(drop)

@@ -130,6 +130,9 @@ fn describe(webhook: &WebhookView, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (None, Some(_)) => f.write_str("  failing")?,
         (None, None) => {}
     }
+    if webhook.retries_waiting > 0 {
+        write!(f, "  {} deliveries wait to be retried", webhook.retries_waiting)?;
+    }
     match webhook.replays.len() {
         0 => Ok(()),
         count => write!(f, "  {count} replays under way"),

@@ -47,8 +47,7 @@ pub struct Cursor {
     /// How long an orchestrator has to acknowledge a result. After that the broker gives it to
     /// another.
     pub ack_wait: Duration,
-    /// How many results may be unacknowledged at once, over all orchestrators. Results that rest
-    /// between attempts count.
+    /// How many results may be unacknowledged at once, over all orchestrators.
     pub max_under_way: i64,
 }
 
@@ -91,7 +90,7 @@ impl Bus {
             deliver_policy,
             ack_policy: AckPolicy::Explicit,
             ack_wait: cursor.ack_wait,
-            // The orchestrator counts attempts itself; when it gives up, it logs that.
+            // A delivery that failed is kept elsewhere and acknowledged.
             max_deliver: -1,
             max_ack_pending: cursor.max_under_way,
             num_replicas: settings.replicas,

@@ -94,6 +94,29 @@ impl Bus {
         }
     }
 
+    /// The end at a place in the stream, and when it was stored, in milliseconds since 1970. `None`
+    /// when the stream does not have it, or not any more.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn end_at(&self, sequence: u64) -> Result<Option<(StoredEnd, u64)>, EndsUnavailable> {
+        let results = self.results().await?;
+        let message = results.raw_message_builder().sequence(sequence).send();
+        match timeout(ANSWER_DEADLINE, message).await.map_err(EndsUnavailable::new)? {
+            Ok(message) => {
+                let Ok(address) = message.subject.as_str().parse() else { return Ok(None) };
+                let stored_at_ms = message.time.unix_timestamp_nanos() / 1_000_000;
+                let end = StoredEnd { sequence, address, payload: message.payload };
+                Ok(Some((end, stored_at_ms.try_into().unwrap_or(0))))
+            }
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(EndsUnavailable::new(error)),
+        }
+    }
+
     /// The place of the last end in the stream, of any tenant; 0 when the stream has none.
     ///
     /// # Errors

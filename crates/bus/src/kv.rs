@@ -36,6 +36,9 @@ pub const SESSIONS: &str = "duet_sessions";
 pub const BATCHES: &str = "duet_batches";
 /// The bucket of webhooks' endpoints.
 pub const WEBHOOKS: &str = "duet_webhooks";
+/// The bucket of deliveries that wait to be retried, each a reference to a stored result; kept as
+/// long as results.
+pub const WEBHOOK_RETRIES: &str = "duet_webhook_retries";
 /// The bucket that maps a transaction's digest to its job; kept as long as results.
 pub const DIGESTS: &str = "duet_digests";
 /// The bucket of the first signature of each message and each typed data; kept as long as the audit
@@ -71,6 +74,13 @@ impl Key {
     pub fn tenant_and_job(&self) -> Option<(TenantId, JobId)> {
         let (tenant, job) = self.0.split_once('.')?;
         Some((tenant.parse().ok()?, job.parse().ok()?))
+    }
+
+    /// The endpoint and the job, of a key made of both.
+    #[must_use]
+    pub fn endpoint_and_job(&self) -> Option<(EndpointId, JobId)> {
+        let (endpoint, job) = self.0.split_once('.')?;
+        Some((endpoint.parse().ok()?, job.parse().ok()?))
     }
 
     /// Every key of one tenant, in a bucket whose keys start with the tenant; for
@@ -120,6 +130,12 @@ impl From<(&TenantId, [u8; 32])> for Key {
 impl From<(&TenantId, EndpointId)> for Key {
     fn from((tenant, endpoint): (&TenantId, EndpointId)) -> Self {
         Self(format!("{tenant}.{endpoint}"))
+    }
+}
+
+impl From<(EndpointId, JobId)> for Key {
+    fn from((endpoint, job): (EndpointId, JobId)) -> Self {
+        Self(format!("{endpoint}.{job}"))
     }
 }
 
@@ -301,7 +317,7 @@ fn bucket_config(name: &str, settings: &StorageSettings) -> Config {
         retention: RetentionPolicy::Limits,
         max_messages_per_subject: HISTORY,
         max_age: match name {
-            BATCHES | DIGESTS => settings.results_max_age,
+            BATCHES | DIGESTS | WEBHOOK_RETRIES => settings.results_max_age,
             ANSWERS => settings.audit_max_age,
             _ => Duration::ZERO,
         },

@@ -195,6 +195,26 @@ fn in_query(name: &str, schema: &Value, description: &str) -> Value {
     json!({ "name": name, "in": "query", "schema": schema, "description": description })
 }
 
+/// The filters of dead letters.
+fn dead_letters() -> [Value; 4] {
+    let moment = json!({ "type": "integer", "minimum": 0 });
+    let codes = json!({ "type": "string", "pattern": "^[a-z0-9-]+(,[a-z0-9-]+)*$" });
+    [
+        in_query(
+            "code",
+            &codes,
+            "Only those that failed with this code, or with one of several, separated by commas.",
+        ),
+        in_query("wallet", &of("WalletId"), "Only those of this wallet."),
+        in_query(
+            "ended_after_ms",
+            &moment,
+            "Only those that ended then or later, in milliseconds since 1970.",
+        ),
+        in_query("ended_before_ms", &moment, "Only those that ended before, in milliseconds since 1970."),
+    ]
+}
+
 fn in_header(name: &str, is_required: bool, schema: &Value, description: &str) -> Value {
     json!({ "name": name, "in": "header", "required": is_required, "schema": schema, "description": description })
 }
@@ -328,6 +348,8 @@ fn job_operations() -> Vec<Operation> {
             .answers(200, "Both parties have stored it.", "Approved")
             .refuses([C::MalformedJson, C::BadSignature, C::NotFound, C::JobExpired, C::TooLarge, C::PeerMisbehaved]),
         operation("get", "/v1/dead-letters", "listDeadLetters", "Jobs that were given up, newest first")
+            .described("With a filter a page has those of the next jobs that it selects: perhaps none, although `next` names further ones.")
+            .with(dead_letters())
             .with([last_job(), page()])
             .answers(200, "A page.", "JobPage")
             .refuses([C::MalformedJson, C::NotFound]),

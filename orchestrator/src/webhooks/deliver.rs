@@ -49,9 +49,9 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// The attempt as a log entry.
-    pub(super) fn into_delivery(self, message: &str, attempt: u32, pause: Option<Duration>) -> Delivery {
-        let outcome = match (&self.error, pause) {
+    /// The attempt as a log entry. `next_ms` is when it is tried again, in milliseconds since 1970.
+    pub(super) fn into_delivery(self, message: &str, attempt: u32, next_ms: Option<u64>) -> Delivery {
+        let outcome = match (&self.error, next_ms) {
             (None, _) => DeliveryOutcome::Delivered,
             (Some(_), Some(_)) => DeliveryOutcome::Retrying,
             (Some(_), None) => DeliveryOutcome::GivenUp,
@@ -64,7 +64,7 @@ impl Attempt {
             outcome,
             status: self.status,
             error: self.error,
-            next_attempt_at_ms: pause.map(|pause| now_ms().saturating_add(whole_millis(pause))),
+            next_attempt_at_ms: next_ms,
         }
     }
 }

@@ -25,8 +25,9 @@ const MAX_REPLAYS: usize = 4;
 /// How often a change is decided anew because another orchestrator wrote first.
 const MAX_CONFLICTS: usize = 16;
 
-/// How long beyond a delivery's deadline an orchestrator may take to acknowledge a result.
-const ACK_GRACE: core::time::Duration = core::time::Duration::from_secs(5);
+/// How long beyond a delivery's deadline an orchestrator may take to acknowledge a result, or to
+/// store that it waits.
+pub(super) const ACK_GRACE: core::time::Duration = core::time::Duration::from_secs(5);
 
 /// The stored record of where a tenant's results are delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,12 +41,22 @@ pub(crate) struct Endpoint {
     /// Since when every attempt has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) failing_since_ms: Option<u64>,
+    /// When a failing endpoint may be tried again; `None` for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) probe_at_ms: Option<u64>,
+    /// How often it was tried since it fails.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) probes: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) disabled: Option<Disabled>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) replays: Vec<Replay>,
     #[serde(default)]
     pub(crate) replays_begun: u32,
+}
+
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Why nothing is delivered to an endpoint.
@@ -106,7 +117,9 @@ impl Endpoint {
             tenant: self.tenant.clone(),
             start,
             ack_wait: settings.timeout + ACK_GRACE,
-            max_under_way: settings.max_under_way.into(),
+            // Results that version 1.0 left to rest at the broker count for up to eight hours. They
+            // leave room for others.
+            max_under_way: i64::from(settings.max_under_way) * 2,
         })
     }
 
@@ -181,6 +194,8 @@ impl Endpoints {
             created_at_ms: now_ms(),
             starts_after: bus.last_result().await.map_err(|error| unavailable(&error))?,
             failing_since_ms: None,
+            probe_at_ms: None,
+            probes: 0,
             disabled: None,
             replays: Vec::new(),
             replays_begun: 0,
@@ -302,6 +317,8 @@ mod tests {
             created_at_ms: 0,
             starts_after: 7,
             failing_since_ms: None,
+            probe_at_ms: None,
+            probes: 0,
             disabled: None,
             replays: vec![Replay { number: 3, from_ms: 1, until_ms: 2 }],
             replays_begun: 3,

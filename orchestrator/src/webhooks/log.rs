@@ -21,7 +21,8 @@ pub enum DeliveryOutcome {
 pub struct Delivery {
     /// The message's id: a job's, or `test-…`.
     pub message: String,
-    /// Which attempt, from 1; 0 for one that the tenant requested.
+    /// Which attempt, from 1; 0 for one that the tenant requested. Attempts while the endpoint
+    /// accepts nothing do not count.
     pub attempt: u32,
     /// When it was sent, in milliseconds since 1970.
     pub at_ms: u64,

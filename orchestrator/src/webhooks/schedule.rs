@@ -1,4 +1,4 @@
-//! When a delivery that failed is tried again.
+//! When a delivery that failed is tried again, and a failing endpoint is probed.
 
 use core::time::Duration;
 
@@ -9,6 +9,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8 * 3600);
 
 /// Each pause is this many times the previous one.
 const GROWTH: u32 = 4;
+
+/// The longest pause between two probes, before jitter shortens it. An endpoint that recovers waits
+/// no longer for its results.
+const LONGEST_PROBE_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest pause that an endpoint may request with `Retry-After`.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
@@ -25,9 +29,23 @@ pub(super) fn pause_after(
     if attempt >= settings.max_attempts {
         return None;
     }
+    Some(growing(attempt, settings, LONGEST_PAUSE, chance).max(self::asked(asked)))
+}
+
+/// The pause after a failing endpoint was tried `attempts` times in a row. `chance`, from 0 to 1,
+/// takes off up to half of it.
+pub(super) fn probe_after(attempts: u32, settings: &WebhookSettings, chance: f64) -> Duration {
+    growing(attempts, settings, LONGEST_PROBE_PAUSE, chance)
+}
+
+/// The pause that an endpoint requested, as far as it is honoured.
+pub(super) fn asked(asked: Option<Duration>) -> Duration {
+    asked.unwrap_or_default().min(LONGEST_ASKED)
+}
+
+fn growing(attempt: u32, settings: &WebhookSettings, longest: Duration, chance: f64) -> Duration {
     let factor = GROWTH.saturating_pow(attempt.saturating_sub(1));
-    let pause = settings.first_pause.saturating_mul(factor).min(LONGEST_PAUSE).mul_f64(1.0 - chance / 2.0);
-    Some(pause.max(asked.unwrap_or_default().min(LONGEST_ASKED)))
+    settings.first_pause.saturating_mul(factor).min(longest).mul_f64(1.0 - chance / 2.0)
 }
 
 #[cfg(test)]

@@ -18,11 +18,14 @@ pub struct WebhookSettings {
     /// at most 8 h, and a random part of up to half is taken off. Default 5 s; 10 ms to 1 h.
     pub first_pause: Duration,
     /// How many attempts a result gets at an endpoint. Default 10, over about a day; 1 to 20.
+    /// Attempts while the endpoint accepts no result at all do not count.
     pub max_attempts: u32,
-    /// How many results may be under way to one endpoint at once, over all orchestrators. Results
-    /// that rest between attempts count. So a slow endpoint delays only itself. Default 16; 1 to
-    /// 256.
+    /// How many results may be under way from one orchestrator to one endpoint at once, and as many
+    /// retries. Default 16; 1 to 256.
     pub max_under_way: u16,
+    /// How many deliveries to one endpoint may wait to be retried before it is disabled. Default
+    /// 10,000; 1 to 10,000. Deliveries that are under way at that moment come on top.
+    pub max_retries: usize,
     /// How long an endpoint may fail without a success before it is disabled. Default 3 days; 1 s
     /// to 30 days, which is how long results are kept.
     pub disable_after: Duration,
@@ -38,6 +41,7 @@ impl Default for WebhookSettings {
             first_pause: Duration::from_secs(5),
             max_attempts: 10,
             max_under_way: 16,
+            max_retries: 10_000,
             disable_after: Duration::from_secs(3 * 86_400),
             max_endpoints: 16,
         }
@@ -61,6 +65,7 @@ impl WebhookSettings {
             ),
             ((1..=20).contains(&self.max_attempts), "webhook max_attempts", "1 to 20"),
             ((1..=256).contains(&self.max_under_way), "webhook max_under_way", "1 to 256"),
+            ((1..=10_000).contains(&self.max_retries), "webhook max_retries", "1 to 10,000"),
             (
                 (Duration::from_secs(1)..=Duration::from_secs(30 * 86_400)).contains(&self.disable_after),
                 "webhook disable_after",

@@ -24,19 +24,15 @@ pub struct WebhookView {
     /// Since when every attempt has failed, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since_ms: Option<u64>,
+    /// How many deliveries wait to be retried. The number may be some seconds old.
+    #[serde(default)]
+    pub retries_waiting: u64,
     /// When and why deliveries were disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,
     /// Replays under way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replays: Vec<Replay>,
-}
-
-impl From<Endpoint> for WebhookView {
-    fn from(endpoint: Endpoint) -> Self {
-        let Endpoint { id, url, created_at_ms, failing_since_ms, disabled, replays, .. } = endpoint;
-        Self { id, url, created_at_ms, failing_since_ms, disabled, replays }
-    }
 }
 
 /// A webhook just added.
@@ -88,12 +84,18 @@ struct TestMessage {
 }
 
 impl Orchestrator {
+    fn view_of(&self, endpoint: Endpoint) -> WebhookView {
+        let retries_waiting = u64::try_from(self.retries.waiting(endpoint.id)).unwrap_or(u64::MAX);
+        let Endpoint { id, url, created_at_ms, failing_since_ms, disabled, replays, .. } = endpoint;
+        WebhookView { id, url, created_at_ms, failing_since_ms, retries_waiting, disabled, replays }
+    }
+
     pub(crate) async fn add_webhook(&self, tenant: &TenantId, url: &str) -> Result<WebhookCreated, Problem> {
         let settings = self.deliverer.settings();
         let endpoint = self.webhooks.add(&self.bus, tenant, url, settings).await?;
         tracing::info!(%tenant, endpoint = %endpoint.id, "webhook added");
         let secret = endpoint.secret(self.deliverer.key())?.expose().to_string();
-        Ok(WebhookCreated { webhook: endpoint.into(), secret })
+        Ok(WebhookCreated { webhook: self.view_of(endpoint), secret })
     }
 
     pub(crate) async fn webhooks_of(&self, tenant: &TenantId) -> Result<WebhookPage, Refusal> {
@@ -102,14 +104,14 @@ impl Orchestrator {
             .of(tenant, self.deliverer.settings())
             .await?
             .into_iter()
-            .map(WebhookView::from)
+            .map(|endpoint| self.view_of(endpoint))
             .collect();
         webhooks.sort_by_key(|webhook| (webhook.created_at_ms, webhook.id));
         Ok(WebhookPage { webhooks })
     }
 
     pub(crate) async fn webhook(&self, tenant: &TenantId, id: EndpointId) -> Result<WebhookView, Refusal> {
-        Ok(self.webhooks.get(tenant, id).await?.into())
+        Ok(self.view_of(self.webhooks.get(tenant, id).await?))
     }
 
     pub(crate) async fn remove_webhook(
@@ -119,7 +121,7 @@ impl Orchestrator {
     ) -> Result<WebhookView, Refusal> {
         let removed = self.webhooks.remove(&self.bus, tenant, id).await?;
         tracing::info!(%tenant, endpoint = %id, "webhook removed");
-        Ok(removed.into())
+        Ok(self.view_of(removed))
     }
 
     /// Enables a disabled webhook and delivers from where it stopped. An enabled one stays as it
@@ -132,12 +134,15 @@ impl Orchestrator {
         let enabled = self
             .webhooks
             .change(&Key::from((tenant, id)), |endpoint| {
-                endpoint.failing_since_ms = None;
-                Ok(endpoint.disabled.take().is_some())
+                let was_disabled = endpoint.disabled.take().is_some();
+                if was_disabled {
+                    endpoint.recovers();
+                }
+                Ok(was_disabled)
             })
             .await?;
         tracing::info!(%tenant, endpoint = %id, "webhook enabled");
-        Ok(enabled.into())
+        Ok(self.view_of(enabled))
     }
 
     pub(crate) async fn webhook_deliveries(

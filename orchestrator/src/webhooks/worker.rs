@@ -1,5 +1,5 @@
 //! Takes results from the broker and delivers them. Every orchestrator runs one worker per endpoint
-//! and source.
+//! and source. A delivery that fails goes to the endpoint's [`Retrier`].
 
 use core::time::Duration;
 use std::{
@@ -22,9 +22,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    deliver::Attempt,
-    endpoint::{Disabled, Endpoint, Source},
-    log, schedule,
+    endpoint::{ACK_GRACE, Endpoint, Source},
+    log,
+    retrier::Retrier,
+    retries::Retry,
+    schedule,
 };
 use crate::{
     clock::{now_ms, whole_millis},
@@ -43,13 +45,34 @@ const PULL_GRACE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The pause before a watch that ended, or a pull that failed, is begun anew.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest pause after the broker failed.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// Keeps a worker for every source of every endpoint, until `stop`.
+/// How often entries of removed endpoints are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps a worker for every source of every endpoint, and a retrier for each, until `stop`.
 pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
+    let retries = Arc::clone(&orchestrator.retries);
+    let mut losses = orchestrator.stores.changes();
+    let following = async {
+        loop {
+            tokio::select! {
+                () = retries.follow() => {}
+                // The copy is of a bucket that is gone.
+                Ok(()) = losses.changed() => {}
+            }
+            sleep(PAUSE).await;
+        }
+    };
+    let sweeping = async {
+        loop {
+            sleep(SWEEP_EVERY).await;
+            retries.remove_orphans().await;
+        }
+    };
     let mut tasks = EndpointTasks { orchestrator, stop: stop.clone(), all: HashMap::new() };
     let keeping = async {
         loop {
@@ -60,6 +83,8 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
     tokio::select! {
         () = stop.cancelled() => {}
         () = keeping => {}
+        () = following => {}
+        () = sweeping => {}
     }
     tasks.end().await;
 }
@@ -68,7 +93,14 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
 struct EndpointTasks {
     orchestrator: Arc<Orchestrator>,
     stop: CancellationToken,
-    all: HashMap<(EndpointId, Source), EndpointTask>,
+    all: HashMap<(EndpointId, Part), EndpointTask>,
+}
+
+/// What a task delivers to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Part {
+    From(Source),
+    Retries,
 }
 
 struct EndpointTask {
@@ -92,6 +124,9 @@ impl EndpointTasks {
                 Ok(kv::Change { value: Some(endpoint), .. }) => self.keep(endpoint),
                 Ok(kv::Change { key, value: None, .. }) => {
                     if let Some(id) = endpoint_of(&key) {
+                        // Deliveries under way may still store that they wait.
+                        let patience = self.orchestrator.deliverer.settings().timeout + ACK_GRACE * 2;
+                        self.orchestrator.retries.endpoint_removed(id, patience);
                         self.all.retain(|(endpoint, _), task| *endpoint != id || task.stop());
                     }
                 }
@@ -106,22 +141,31 @@ impl EndpointTasks {
         }
     }
 
-    /// Keeps a worker for each source of an endpoint, and ends its others.
+    /// Keeps a worker for each source of an endpoint, and its retrier; ends its others.
     fn keep(&mut self, endpoint: Endpoint) {
         let endpoint = Arc::new(endpoint);
-        let sources: HashSet<Source> = endpoint.sources().into_iter().collect();
-        self.all.retain(|(id, source), task| {
-            *id != endpoint.id || (sources.contains(source) && !task.task.is_finished()) || task.stop()
+        let mut parts: HashSet<Part> = endpoint.sources().into_iter().map(Part::From).collect();
+        if endpoint.disabled.is_none() {
+            parts.insert(Part::Retries);
+        }
+        self.all.retain(|(id, part), task| {
+            *id != endpoint.id || (parts.contains(part) && !task.task.is_finished()) || task.stop()
         });
-        for source in sources {
+        for part in parts {
             self.all
-                .entry((endpoint.id, source))
+                .entry((endpoint.id, part))
                 .or_insert_with(|| {
                     let (sender, receiver) = watch::channel(Arc::clone(&endpoint));
-                    let stop = self.stop.child_token();
-                    let worker =
-                        Worker { orchestrator: Arc::clone(&self.orchestrator), endpoint: receiver, source };
-                    let task = tokio::spawn(Arc::new(worker).run(stop.clone()));
+                    let (stop, orchestrator) = (self.stop.child_token(), Arc::clone(&self.orchestrator));
+                    let task = match part {
+                        Part::From(source) => {
+                            let worker = Worker { orchestrator, endpoint: receiver, source };
+                            tokio::spawn(Arc::new(worker).run(stop.clone()))
+                        }
+                        Part::Retries => {
+                            tokio::spawn(Arc::new(Retrier::new(orchestrator, receiver)).run(stop.clone()))
+                        }
+                    };
                     EndpointTask { endpoint: sender, stop, task }
                 })
                 .endpoint
@@ -199,6 +243,12 @@ impl Worker {
         let mut failures = 0_u32;
         let mut backlog = Backlog { waiting: self.orchestrator.metrics.waiting(), look_at: Instant::now() };
         loop {
+            while matches!(self.source, Source::Replay(_)) && self.waits() && !stop.is_cancelled() {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = self.recovery() => {}
+                }
+            }
             let pulled = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -223,6 +273,20 @@ impl Worker {
             }
         }
         while tasks.join_next().await.is_some() {}
+    }
+
+    /// Whether the endpoint fails, and deliveries wait that it can be probed with.
+    fn waits(&self) -> bool {
+        let endpoint = self.endpoint();
+        endpoint.is_failing() && self.orchestrator.retries.waiting(endpoint.id) > 0
+    }
+
+    /// Waits until the endpoint may have recovered. A replay stays in the stream that long: it could
+    /// exceed the number of deliveries that may wait.
+    async fn recovery(&self) {
+        let mut endpoint = self.endpoint.clone();
+        let recovered = endpoint.wait_for(|endpoint| !endpoint.is_failing());
+        timeout(LOOK_EVERY, recovered).await.ok();
     }
 
     /// Requests as many results as there is room for. Returns how many arrived.
@@ -306,7 +370,8 @@ impl Worker {
         true
     }
 
-    /// Delivers one result once. Then acknowledges it, or has the broker deliver it again.
+    /// Delivers one result once, unless the endpoint fails. What was not delivered is stored to be
+    /// retried. Either way the result is then acknowledged.
     async fn handle(&self, message: &Message) {
         let endpoint = self.endpoint();
         let Some(job) = job_of(&message.payload) else {
@@ -314,19 +379,29 @@ impl Worker {
             acknowledge(message).await;
             return;
         };
-        let (delivered, stored_at_ms) = message.info().map_or((1, 0), |info| {
+        let Ok((sequence, stored_at_ms)) = message.info().map(|info| {
             let nanoseconds = info.published.unix_timestamp_nanos();
-            (info.delivered, u64::try_from(nanoseconds / 1_000_000).unwrap_or(0))
-        });
+            (info.stream_sequence, u64::try_from(nanoseconds / 1_000_000).unwrap_or(0))
+        }) else {
+            tracing::error!(subject = %message.subject, "a result arrived without its place in the stream");
+            return;
+        };
         if let Source::Replay(number) = self.source
             && endpoint.replay(number).is_none_or(|replay| stored_at_ms > replay.until_ms)
         {
             acknowledge(message).await;
             return;
         }
+        let now = now_ms();
+        let is_replay = matches!(self.source, Source::Replay(_));
+        let retry =
+            Retry { sequence, attempts: 0, due_ms: now, tried_at_ms: 0, claimed_until_ms: 0, is_replay };
+        if endpoint.is_failing() {
+            self.set_aside(&endpoint, job, retry, message).await;
+            return;
+        }
         let orchestrator = &self.orchestrator;
         let settings = orchestrator.deliverer.settings();
-        let number = u32::try_from(delivered).unwrap_or(u32::MAX);
         let id = job.to_string();
         let attempt =
             orchestrator.deliverer.attempt(&endpoint, &id, message.payload.clone(), settings.timeout).await;
@@ -338,68 +413,51 @@ impl Worker {
                 return;
             }
         };
-        let pause = attempt
-            .error
-            .as_ref()
-            .and_then(|_| schedule::pause_after(number, settings, attempt.retry_after, jitter()));
-        self.note(&endpoint, &attempt).await;
-        let delivery = attempt.into_delivery(&id, number, pause);
+        let noted = orchestrator.note_attempt(&endpoint, &attempt, false).await;
+        let now = now_ms();
+        let retry = attempt.error.as_ref().and_then(|_| {
+            let pause = schedule::pause_after(1, settings, attempt.retry_after, jitter())?;
+            Some(Retry {
+                attempts: 1,
+                due_ms: now.saturating_add(whole_millis(pause)),
+                tried_at_ms: now,
+                ..retry
+            })
+        });
+        let probe_at_ms = noted.filter(|noted| noted.is_failing()).map(|noted| noted.next_probe_ms());
+        let next_ms = retry.map(|retry| retry.due_ms.max(probe_at_ms.unwrap_or_default()));
+        let delivery = attempt.into_delivery(&id, 1, next_ms);
         // A replayed result's lag means nothing: it was published long ago.
-        let published_at_ms = (!matches!(self.source, Source::Replay(_))).then_some(stored_at_ms);
-        orchestrator.metrics.delivery(&delivery, published_at_ms);
-        tracing::debug!(endpoint = %endpoint.id, job = %id, ?delivery, "delivery");
-        log::write(&orchestrator.bus, endpoint.id, &delivery).await;
-        match pause {
-            Some(pause) => again(message, pause).await,
+        orchestrator.metrics.delivery(&delivery, (!is_replay).then_some(stored_at_ms));
+        tracing::debug!(endpoint = %endpoint.id, %job, ?delivery, "delivery");
+        match retry {
+            Some(retry) => self.set_aside(&endpoint, job, retry, message).await,
             None => acknowledge(message).await,
         }
+        log::write(&orchestrator.bus, endpoint.id, &delivery).await;
     }
 
-    /// Records in the endpoint's entry when it begins to fail, when it recovers, and when it has
-    /// failed too long.
-    async fn note(&self, endpoint: &Endpoint, attempt: &Attempt) {
-        let now = now_ms();
-        let patience = whole_millis(self.orchestrator.deliverer.settings().disable_after);
-        let too_long = |since: u64| now.saturating_sub(since) >= patience;
-        let changes = match (&attempt.error, endpoint.failing_since_ms) {
-            (None, since) => since.is_some(),
-            (Some(_), None) => true,
-            (Some(_), Some(since)) => attempt.is_gone || too_long(since),
-        };
-        if !changes {
+    /// Stores that a result waits, and acknowledges it. At the bound the endpoint is disabled, and
+    /// the result rests at the broker until the endpoint is enabled.
+    async fn set_aside(&self, endpoint: &Endpoint, job: JobId, retry: Retry, message: &Message) {
+        let orchestrator = &self.orchestrator;
+        if orchestrator.retries.is_full(endpoint.id, job, orchestrator.deliverer.settings().max_retries) {
+            orchestrator.disable_full(endpoint).await;
+            again(message, MAX_PAUSE).await;
             return;
         }
-        let key = endpoint.key();
-        let changed = self.orchestrator.webhooks.change(&key, |endpoint| {
-            let before = endpoint.clone();
-            match &attempt.error {
-                None => endpoint.failing_since_ms = None,
-                Some(error) => {
-                    let since = *endpoint.failing_since_ms.get_or_insert(now);
-                    let reason = if attempt.is_gone { Some("it says that it is gone") } else { None };
-                    let reason = reason.or(too_long(since).then_some("it failed for too long"));
-                    if let (Some(reason), None) = (reason, &endpoint.disabled) {
-                        endpoint.disabled =
-                            Some(Disabled { at_ms: now, reason: format!("{reason}: {error}") });
-                    }
-                }
-            }
-            Ok(*endpoint != before)
-        });
-        match changed.await {
-            Ok(Endpoint { disabled: Some(Disabled { reason, .. }), .. }) => {
-                tracing::warn!(endpoint = %endpoint.id, reason, "webhook disabled");
-            }
-            Ok(_) => {}
-            Err(refusal) => {
-                tracing::debug!(endpoint = %endpoint.id, %refusal, "a webhook's state was not noted")
+        match orchestrator.retries.put(endpoint.id, job, retry).await {
+            Ok(()) => acknowledge(message).await,
+            Err(error) => {
+                tracing::warn!(endpoint = %endpoint.id, %job, error, "a delivery to retry was not stored; it rests at the broker");
+                again(message, MAX_PAUSE).await;
             }
         }
     }
 }
 
 /// The job whose result this is.
-fn job_of(payload: &[u8]) -> Option<JobId> {
+pub(super) fn job_of(payload: &[u8]) -> Option<JobId> {
     let signed: SignedResult = serde_json::from_slice(payload).ok()?;
     Some(signed.parse_unverified().ok()?.job)
 }

@@ -30,3 +30,4 @@ mod several;
 mod soak;
 mod submission;
 mod waiting;
+mod webhooks;

@@ -172,11 +172,13 @@ fn webhooks() -> Vec<WebhookView> {
         url: "https://example.com/hook".to_owned(),
         created_at_ms: 1,
         failing_since_ms: None,
+        retries_waiting: 0,
         disabled: None,
         replays: Vec::new(),
     };
     let full = WebhookView {
         failing_since_ms: Some(2),
+        retries_waiting: 3,
         disabled: Some(Disabled { at_ms: 3, reason: "it fails".to_owned() }),
         replays: vec![replay()],
         ..least.clone()

@@ -73,6 +73,7 @@ pub(super) fn webhooks() -> Vec<(&'static str, Value)> {
         ("url", true, text("Where the orchestrator posts results.")),
         ("created_at_ms", true, moment("When it was added")),
         ("failing_since_ms", false, moment("Since when every attempt at a delivery has failed")),
+        ("retries_waiting", true, number("How many deliveries wait to be retried. May be some seconds old.")),
         (
             "disabled",
             false,
