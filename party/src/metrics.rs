@@ -139,7 +139,9 @@ impl Default for Metrics {
             drop(metrics.duration.get_or_create(&RoleLabel { role }));
             let success = if role == "initiator" { "signed" } else { "answered" };
             let failed = Code::ALL.iter().map(|code| ("failed", code.as_str()));
-            for (outcome, code) in failed.chain([(success, NO_CODE), ("released", NO_CODE), ("silent", NO_CODE)]) {
+            for (outcome, code) in
+                failed.chain([(success, NO_CODE), ("released", NO_CODE), ("silent", NO_CODE)])
+            {
                 drop(metrics.ended.get_or_create(&EndLabels { role, outcome, code }));
             }
         }
