@@ -170,8 +170,8 @@ impl Metrics {
         registry.register(
             "duet_sessions_ended",
             "sessions ended: `signed` (an initiator's), `answered` (a responder's), `failed`, \
-             `released` (the orchestrator took the seat back), `silent` (a lock could not be written, so the party reports nothing). Watch for: any \
-             `silent`; `peer-misbehaved`",
+             `released` (the orchestrator took the seat back), `silent` (a lock could not be \
+             written, so the party reports nothing). Watch for: any `silent`; `peer-misbehaved`",
             self.ended.clone(),
         );
         registry.register_with_unit(
