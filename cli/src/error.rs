@@ -139,7 +139,9 @@ impl ErrorCode {
                 "Check whether the request was signed before the party was restored; if not, submit a new one."
             }
             Code::ClockDiffers => "Set the clock that is wrong; the message says which, and by how much.",
-            Code::QueueFull | Code::Overloaded | Code::PartyAway | Code::NoPairAvailable => "Try again in a moment.",
+            Code::QueueFull | Code::Overloaded | Code::PartyAway | Code::NoPairAvailable => {
+                "Try again in a moment."
+            }
             Code::Deadline => {
                 "Try again; `duet job get` shows the state of a job. A longer --timeout may help."
             }

@@ -101,8 +101,7 @@ impl WalletFacts {
 
     /// Whether every party that answered says that it has no such wallet.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.views().next().is_none()
-            && self.answers.values().any(|answer| matches!(answer, Answer::Unknown))
+        self.views().next().is_none() && self.answers.values().any(|answer| matches!(answer, Answer::Unknown))
     }
 
     /// Why it is unknown whether the wallet exists; `None` when it is known.

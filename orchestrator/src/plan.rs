@@ -212,20 +212,19 @@ fn in_turn(pairs: &[Pair], past: &[PastAttempt], settings: &QueueSettings) -> Ve
     let last = newest.pair;
     let in_a_row = past.iter().rev().take_while(|p| p.pair == last && p.is_tried());
     let in_a_row = in_a_row.fold(0_u32, |sum, p| sum.saturating_add(p.times));
-    let stays =
-        newest.is_tried() && !newest.is_accusation() && in_a_row < settings.max_attempts_per_pair;
+    let stays = newest.is_tried() && !newest.is_accusation() && in_a_row < settings.max_attempts_per_pair;
     let at = pairs.iter().position(|pair| *pair == last).map_or(0, |at| if stays { at } else { at + 1 });
     pairs.iter().cycle().skip(at).take(pairs.len()).copied().collect()
 }
 
-/// How long `pair` still has to rest. The owner's device comes when it comes.
+/// How long `pair` still has to rest. After a counted attempt all pairs rest. After a wait only the
+/// pair itself does, unless it is the owner's device, which comes when it comes.
 fn rest(past: &[PastAttempt], pair: Pair, settings: &QueueSettings, moment: Moment) -> Duration {
     let Some((newest, before)) = past.split_last() else { return Duration::ZERO };
-    if pair.initiator() == ShareIndex::Device {
-        return Duration::ZERO;
-    }
     let (since_ms, full) = if newest.is_tried() && !is_first_accusation(before, newest) {
         (newest.ended_at_ms, pause_after_tried(past, settings))
+    } else if pair.initiator() == ShareIndex::Device {
+        return Duration::ZERO;
     } else {
         let own = || past.iter().rev().filter(|p| p.pair == pair);
         let waits = own().take_while(|p| matches!(p.class, Class::Wait));
@@ -447,7 +446,7 @@ mod tests {
             waited.began_at_ms = 0;
             let history = [&five[..], &[waited.clone()]].concat();
             assert!(matches!(decide_after(&[BACKEND], &history, &settings), Decision::Try(BACKEND, _)));
-            let history = [&[waited], &five[..], &five[..1]].concat();
+            let history = [&[waited][..], &five, &five[..1]].concat();
             assert!(matches!(decide_after(&[BACKEND], &history, &settings), Decision::Fail(_)));
         }
         let ended = |before_acceptance| {
@@ -502,10 +501,7 @@ mod tests {
         );
         // A sole pair is asked once more, and then waits for the owner or an operator.
         assert_eq!(decide_with(&[BACKEND], &[locked]), Decision::Try(BACKEND, Duration::ZERO));
-        assert!(matches!(
-            decide_after(&ways[..1], &past(&[locked, locked]), &settings),
-            Decision::Fail(_)
-        ));
+        assert!(matches!(decide_after(&ways[..1], &past(&[locked, locked]), &settings), Decision::Fail(_)));
         assert!(pause_of(BACKEND, decide_with(&[BACKEND], &[locked, locked])) > Duration::ZERO);
         assert!(facts_are_stale(Code::PeerMisbehaved), "the next job is not given to it either");
     }
@@ -513,7 +509,7 @@ mod tests {
     #[test]
     fn pairs_take_turns() {
         let once = (BACKEND, Code::Deadline);
-        assert!(matches!(decide_with(&ALL, &[once]), Decision::Try(BACKEND, _) | Decision::AwaitOwner(_)));
+        assert!(matches!(decide_with(&ALL, &[once]), Decision::Try(BACKEND, _)));
         assert_eq!(decide_with(&ALL, &[once, once]), Decision::AwaitOwner(Pair::DeviceService));
         let other = (Pair::DeviceService, Code::Deadline);
         assert_eq!(decide_with(&ALL[1..], &[other]), Decision::AwaitOwner(Pair::DeviceService));
@@ -541,7 +537,8 @@ mod tests {
 
     #[test]
     fn a_pair_that_cannot_sign_now_is_waited_for() {
-        for code in [Code::NeedsRotation, Code::Locked, Code::UnknownWallet, Code::PartyAway, Code::Deadline] {
+        for code in [Code::NeedsRotation, Code::Locked, Code::UnknownWallet, Code::PartyAway, Code::Deadline]
+        {
             let refusal = Refusal::new(code, "not now");
             let decision = decide(&ALL[..1], &[], |_| Err(refusal.clone()), &QueueSettings::default(), NOW);
             assert_eq!(decision, Decision::Wait(refusal));

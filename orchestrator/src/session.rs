@@ -175,7 +175,9 @@ impl Orchestrator {
             Ok(Ok(Err(RequestError::NoResponders { .. }))) => {
                 return Err(silent(Code::Overloaded, format!("no worker of {party} is free")));
             }
-            Ok(Ok(Err(RequestError::TimedOut { .. }))) => return Err(silent(Code::Deadline, not_in_time(party))),
+            Ok(Ok(Err(RequestError::TimedOut { .. }))) => {
+                return Err(silent(Code::Deadline, not_in_time(party)));
+            }
             Ok(Ok(Err(error))) => {
                 let refusal = error.to_refusal(party.as_str());
                 return Err(silent(refusal.code, refusal.message));
@@ -225,7 +227,6 @@ impl Orchestrator {
             }),
         }
     }
-
 
     /// Waits for the answer to an invitation whose time is over, and releases the worker if it
     /// accepts. Without room for one more such wait, the worker keeps its seat until its deadline.

@@ -139,7 +139,9 @@ impl Default for Metrics {
             drop(metrics.duration.get_or_create(&RoleLabel { role }));
             let success = if role == "initiator" { "signed" } else { "answered" };
             let failed = Code::ALL.iter().map(|code| ("failed", code.as_str()));
-            for (outcome, code) in failed.chain([(success, NO_CODE), ("released", NO_CODE), ("silent", NO_CODE)]) {
+            for (outcome, code) in
+                failed.chain([(success, NO_CODE), ("released", NO_CODE), ("silent", NO_CODE)])
+            {
                 drop(metrics.ended.get_or_create(&EndLabels { role, outcome, code }));
             }
         }
@@ -168,8 +170,8 @@ impl Metrics {
         registry.register(
             "duet_sessions_ended",
             "sessions ended: `signed` (an initiator's), `answered` (a responder's), `failed`, \
-             `released` (the orchestrator took the seat back), `silent` (a lock could not be written, so the party reports nothing). Watch for: any \
-             `silent`; `peer-misbehaved`",
+             `released` (the orchestrator took the seat back), `silent` (a lock could not be \
+             written, so the party reports nothing). Watch for: any `silent`; `peer-misbehaved`",
             self.ended.clone(),
         );
         registry.register_with_unit(

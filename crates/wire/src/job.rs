@@ -710,7 +710,8 @@ impl JobRecord {
             self.fold_waits();
             match outcome {
                 Some(AttemptOutcome::Failed { code, ref message, .. })
-                    if !state.is_final() && outcome.as_ref().and_then(AttemptOutcome::class) == Some(Class::Wait) =>
+                    if !state.is_final()
+                        && outcome.as_ref().and_then(AttemptOutcome::class) == Some(Class::Wait) =>
                 {
                     self.wait_for(code, message, now_ms);
                 }

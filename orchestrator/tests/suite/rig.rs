@@ -360,9 +360,8 @@ impl Party {
             let cards = self.bus.serve(Filter::cards(&self.name), ServeOptions::waiting(8), on_card).await;
             self.cards = Some(cards.unwrap());
         }
-        let on_invitation = move |incoming| {
-            play_invitation(Arc::clone(&world), bus.clone(), me.clone(), index, incoming)
-        };
+        let on_invitation =
+            move |incoming| play_invitation(Arc::clone(&world), bus.clone(), me.clone(), index, incoming);
         if self.invitations.is_none() {
             let options = ServeOptions::waiting(64);
             let invitations = self.bus.serve(Filter::invites(&self.name), options, on_invitation).await;

@@ -51,7 +51,11 @@ async fn a_lock_that_a_party_tells_of__should_let_the_job_wait_as_well() {
     let job = rig.accepted(&orchestrator.url, &rig.request("told", BACKEND)).await;
     let settled = rig.settled(&orchestrator.url, &job).await;
     assert_eq!((settled.state, settled.attempts), (JobStateName::Signed, 9), "{settled:?}");
-    assert_eq!((settled.history.len(), times(&settled, Code::Locked)), (2, 8), "listed once, with its number");
+    assert_eq!(
+        (settled.history.len(), times(&settled, Code::Locked)),
+        (2, 8),
+        "listed once, with its number"
+    );
 }
 
 #[tokio::test]

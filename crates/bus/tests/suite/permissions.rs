@@ -562,7 +562,9 @@ async fn a_release__should_reach_its_worker_alone() {
     let heard = ours.next_within(DEADLINE).await.unwrap().unwrap();
     assert_eq!((heard.address, heard.payload.to_vec()), (address, b"first".to_vec()));
     // What reaches the others is their own.
-    for (other, address) in others.iter_mut().zip([release("service", "another"), release("partner", INSTANCE)]) {
+    for (other, address) in
+        others.iter_mut().zip([release("service", "another"), release("partner", INSTANCE)])
+    {
         orchestrator.publish(&address, "theirs").await.unwrap();
         let heard = other.next_within(DEADLINE).await.unwrap().unwrap();
         assert_eq!((heard.address, heard.payload.to_vec()), (address, b"theirs".to_vec()));

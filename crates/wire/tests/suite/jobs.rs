@@ -208,10 +208,10 @@ fn thousands_of_waits_stay_small_and_leave_what_counts() {
     };
     attempt(ended(Code::Deadline, Some(false)), 0);
     let mut job_after = None;
-    for at in 0..3_000 {
-        let code = [Code::Overloaded, Code::Locked, Code::Deadline][at % 3];
+    let codes = [Code::Overloaded, Code::Locked, Code::Deadline];
+    for (at_ms, code) in (10..).zip(codes.into_iter().cycle()).take(3_000) {
         let event = ended(code, (code == Code::Deadline).then_some(true));
-        job_after = Some(attempt(event, 10 + at as u64));
+        job_after = Some(attempt(event, at_ms));
     }
     let job = job_after.unwrap();
     assert_eq!((job.attempts_started, job.attempts.len()), (3_001, 4));
