@@ -150,8 +150,8 @@ impl Orchestrator {
                 Err(_) => {}
             }
         }
-        // With the settings that this orchestrator was started with. Another one, also of an earlier
-        // version, may have made the replacement with others.
+        // With the settings that this orchestrator was started with. Another one, also of an
+        // earlier version, may have made the replacement with others.
         if (missing || !lost.is_empty())
             && let Err(error) = make(&self.bus, &self.storage).await
         {

@@ -277,8 +277,8 @@ impl<T> fmt::Debug for Bucket<T> {
 }
 
 impl Bus {
-    /// Creates the bucket or brings its settings up to date, and opens it. Several orchestrators may
-    /// call it at once.
+    /// Creates the bucket or brings its settings up to date, and opens it. Several orchestrators
+    /// may call it at once.
     ///
     /// # Errors
     /// See [`StorageError`].
