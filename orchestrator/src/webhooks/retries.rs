@@ -1,8 +1,8 @@
 //! Deliveries that wait to be retried: entries of a bucket. Every orchestrator keeps a copy of them
 //! by a watch, and takes one by compare-and-swap.
 //!
-//! An entry refers to a stored result and does not contain it. So it has some 300 bytes, and what is
-//! delivered is the same in every attempt.
+//! An entry refers to a stored result and does not contain it. So it has some 300 bytes, and every
+//! attempt delivers the same.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -333,7 +333,7 @@ impl Retries {
                 let entry = self.bucket.get(&key).await.map_err(|error| error.to_string())?;
                 match entry {
                     Some(entry) => self.view().apply(endpoint, job, Some(entry.value), entry.revision),
-                    // Whatever the bucket has now, it is not what was picked.
+                    // The entry that was picked is not in the bucket any more.
                     None => self.view().apply(endpoint, job, None, (u64::from(revision) + 1).into()),
                 }
                 Ok(None)

@@ -113,7 +113,7 @@ struct Refused {
     message: String,
 }
 
-/// What became of the selected dead letters.
+/// The outcome of a command over many dead letters.
 #[derive(Debug, Default, Serialize)]
 struct RedriveReport {
     dry_run: bool,
