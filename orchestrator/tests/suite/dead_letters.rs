@@ -143,7 +143,7 @@ async fn a_filter__should_put_back_exactly_what_it_selects_and_name_what_has_exp
     let orchestrator = rig.start().await;
     let (url, duet) = (&orchestrator.url, duet(&rig, &orchestrator));
     let mut expiring = rig.request("expires", BACKEND);
-    expiring["expires_at"] = json!(now_ms() / 1000 + 4);
+    expiring["expires_at"] = json!(now_ms() / 1000 + 8);
     let expired = dead_letter_of(&rig, &orchestrator, &expiring, Code::Internal).await;
     let mut by_code = Vec::new();
     for (name, code) in [
@@ -216,7 +216,7 @@ async fn dead_letters_beyond_the_queues_room__should_be_put_back_once_there_is_r
         let manifest = timeout(DEADLINE, rig.held.recv()).await.unwrap().unwrap();
         rig.release(&manifest).await;
     }
-    let back = timeout(DEADLINE, redriving).await.unwrap().unwrap().unwrap();
+    let back = timeout(DEADLINE * 2, redriving).await.unwrap().unwrap().unwrap();
     assert_eq!(back["put_back"], json!(5), "{back}");
     for job in &jobs {
         assert_eq!(rig.settled(&orchestrator.url, job).await.state, JobStateName::Signed);
