@@ -235,7 +235,6 @@ impl CliError {
     }
 
     /// Its code.
-    #[cfg(feature = "load")]
     pub(crate) const fn code(&self) -> ErrorCode {
         self.code
     }
