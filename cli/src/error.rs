@@ -237,7 +237,6 @@ impl CliError {
     }
 
     /// Its code.
-    #[cfg(feature = "load")]
     pub(crate) const fn code(&self) -> ErrorCode {
         self.code
     }

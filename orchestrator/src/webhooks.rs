@@ -6,8 +6,8 @@
 //! leader: when one orchestrator does not acknowledge a result, the broker gives it to another.
 //! [`deliver`] makes one attempt, and [`address`] decides where it may go. [`log`] records its
 //! outcome, and [`health`] what it says about the endpoint. A delivery that failed waits in
-//! [`retries`], a bucket, so that it holds up no other. [`schedule`] decides when it is tried again,
-//! and [`retrier`] does that.
+//! [`retries`], a bucket, so that it holds up no other. [`schedule`] decides when it is tried
+//! again, and [`retrier`] does that.
 //!
 //! A result is delivered **at least once and in no particular order**. Its `webhook-id` is the
 //! job's id, the same every time.

@@ -117,8 +117,8 @@ impl Endpoint {
             tenant: self.tenant.clone(),
             start,
             ack_wait: settings.timeout + ACK_GRACE,
-            // Results that version 1.0 left to rest at the broker count for up to eight hours. They
-            // leave room for others.
+            // Results that an earlier version left to rest at the broker count for up to eight
+            // hours. They leave room for others.
             max_under_way: i64::from(settings.max_under_way) * 2,
         })
     }

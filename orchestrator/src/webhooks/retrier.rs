@@ -71,7 +71,7 @@ impl Retrier {
             results.are(count);
             let known = Arc::clone(&endpoint.borrow_and_update());
             let now = now_ms();
-            let (picked, look_at_ms) = retries.pick(id, self.rule(&known), any_job(), now);
+            let (picked, look_at_ms) = retries.pick(id, self.rule(&known), anywhere(), now);
             for (picked, at_hand) in picked {
                 let (retrier, endpoint) = (Arc::clone(&self), Arc::clone(&known));
                 tasks.spawn(async move { retrier.retry(&endpoint, picked, at_hand).await });
@@ -196,11 +196,9 @@ impl Retrier {
     }
 }
 
-/// Where in the order of jobs to begin. Several orchestrators that begin at the same job would
-/// contend for every one.
-fn any_job() -> JobId {
-    let mut id = [0; 16];
+/// Where in the order of entries to begin. Several orchestrators that begin at the same one would
+/// contend for each.
+fn anywhere() -> usize {
     // Without entropy it is the first, which costs contention and nothing else.
-    getrandom::fill(&mut id).ok();
-    JobId(id)
+    getrandom::u32().map_or(0, |number| usize::try_from(number).unwrap_or(0))
 }

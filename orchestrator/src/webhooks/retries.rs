@@ -1,8 +1,8 @@
 //! Deliveries that wait to be retried: entries of a bucket. Every orchestrator keeps a copy of them
 //! by a watch, and takes one by compare-and-swap.
 //!
-//! An entry refers to a stored result and does not contain it. So it has some 300 bytes, and what is
-//! delivered is the same in every attempt.
+//! An entry refers to a stored result and does not contain it. So it has some 300 bytes, and every
+//! attempt delivers the same.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -75,7 +75,8 @@ pub(super) struct Picked {
 pub(super) enum Rule {
     /// Those that are due, while at most this many of the endpoint are under way.
     Due { max_under_way: usize },
-    /// One, from this moment on: the one that was tried least recently.
+    /// One, from this moment on: any that was tried least recently. Of many that were never tried,
+    /// the endpoint may refuse the oldest for what they are.
     Probe { at_ms: u64 },
 }
 
@@ -89,19 +90,21 @@ struct Queue {
 }
 
 impl Queue {
-    /// The entries to try now, in the order of their jobs from `start` on; and when to look again.
-    fn pick(&self, rule: Rule, start: JobId, now_ms: u64) -> (Vec<Picked>, Option<u64>) {
+    /// The entries to try now, from the one with the number `start` on; and when to look again.
+    fn pick(&self, rule: Rule, start: usize, now_ms: u64) -> (Vec<Picked>, Option<u64>) {
         let picked = |(job, known): (&JobId, &Known)| Picked {
             job: *job,
             retry: known.retry,
             revision: known.revision,
         };
         let free = |known: &Known| !known.is_in_hand(now_ms);
+        let len = self.entries.len();
+        let all = self.entries.iter().cycle().skip(start.checked_rem(len).unwrap_or(0)).take(len);
         match rule {
             Rule::Probe { at_ms } if at_ms > now_ms => (Vec::new(), Some(at_ms)),
             Rule::Probe { .. } => {
-                let next = self.entries.iter().filter(|(_, known)| free(known));
-                let next = next.min_by_key(|(_, known)| (known.retry.tried_at_ms, known.retry.sequence));
+                let next = all.filter(|(_, known)| free(known));
+                let next = next.min_by_key(|(_, known)| known.retry.tried_at_ms);
                 let lapse = self.entries.values().map(|known| known.retry.claimed_until_ms);
                 let lapse = lapse.filter(|until| *until > now_ms).min();
                 (next.map(picked).into_iter().collect(), if next.is_some() { None } else { lapse })
@@ -109,7 +112,6 @@ impl Queue {
             Rule::Due { max_under_way } => {
                 let under_way = self.entries.values().filter(|known| !free(known)).count();
                 let room = max_under_way.saturating_sub(under_way);
-                let all = self.entries.range(start..).chain(self.entries.range(..start));
                 let due = all.filter(|(_, known)| free(known) && known.retry.due_ms <= now_ms);
                 let look = self
                     .entries
@@ -264,7 +266,7 @@ impl Retries {
         self: &Arc<Self>,
         endpoint: EndpointId,
         rule: Rule,
-        start: JobId,
+        start: usize,
         now_ms: u64,
     ) -> (Vec<(Picked, AtHand)>, Option<u64>) {
         let mut view = self.view();
@@ -331,7 +333,7 @@ impl Retries {
                 let entry = self.bucket.get(&key).await.map_err(|error| error.to_string())?;
                 match entry {
                     Some(entry) => self.view().apply(endpoint, job, Some(entry.value), entry.revision),
-                    // Whatever the bucket has now, it is not what was picked.
+                    // The entry that was picked is not in the bucket any more.
                     None => self.view().apply(endpoint, job, None, (u64::from(revision) + 1).into()),
                 }
                 Ok(None)
@@ -424,7 +426,7 @@ mod tests {
     }
 
     fn pick(view: &View, rule: Rule, now_ms: u64) -> (Vec<u64>, Option<u64>) {
-        let (picked, look_at) = view.endpoints[&ENDPOINT].pick(rule, job(2), now_ms);
+        let (picked, look_at) = view.endpoints[&ENDPOINT].pick(rule, 1, now_ms);
         (picked.iter().map(|one| one.retry.sequence).collect(), look_at)
     }
 

@@ -281,8 +281,8 @@ impl Worker {
         endpoint.is_failing() && self.orchestrator.retries.waiting(endpoint.id) > 0
     }
 
-    /// Waits until the endpoint may have recovered. A replay stays in the stream that long: it could
-    /// exceed the number of deliveries that may wait.
+    /// Waits until the endpoint may have recovered. A replay stays in the stream that long, because
+    /// it could exceed the number of deliveries that may wait.
     async fn recovery(&self) {
         let mut endpoint = self.endpoint.clone();
         let recovered = endpoint.wait_for(|endpoint| !endpoint.is_failing());

@@ -143,7 +143,7 @@ async fn a_filter__should_put_back_exactly_what_it_selects_and_name_what_has_exp
     let orchestrator = rig.start().await;
     let (url, duet) = (&orchestrator.url, duet(&rig, &orchestrator));
     let mut expiring = rig.request("expires", BACKEND);
-    expiring["expires_at"] = json!(now_ms() / 1000 + 4);
+    expiring["expires_at"] = json!(now_ms() / 1000 + 8);
     let expired = dead_letter_of(&rig, &orchestrator, &expiring, Code::Internal).await;
     let mut by_code = Vec::new();
     for (name, code) in [
@@ -208,15 +208,23 @@ async fn dead_letters_beyond_the_queues_room__should_be_put_back_once_there_is_r
     for name in ["one", "two", "three", "four", "five"] {
         jobs.push(dead_letter(&rig, &orchestrator, name).await);
     }
+    // Two jobs in work take all the room, so the command waits, and gives up when its time is over.
     rig.script(&[Act::Hold; 2]);
+    for name in ["in-work", "in-work-too"] {
+        rig.accepted(&orchestrator.url, &rig.request(name, BACKEND)).await;
+    }
     let duet = duet(&rig, &orchestrator);
-    let redriving = tokio::spawn(async move { duet.json(&["job", "dead", "redrive", "--all"]).await });
-    // Two are in work and no more fit. The command goes on when they end.
+    let all = ["job", "dead", "redrive", "--all"];
+    let refused = duet.refused(&[&all[..], &["--timeout", "3s"]].concat()).await.unwrap();
+    assert_eq!(refused.code, "queue-full");
+    assert_eq!(dead(&rig, &orchestrator.url).await.len(), 5);
+    // Once they end, it goes on.
+    let redriving = tokio::spawn(async move { duet.json(&all).await });
     for _ in 0..2 {
         let manifest = timeout(DEADLINE, rig.held.recv()).await.unwrap().unwrap();
         rig.release(&manifest).await;
     }
-    let back = timeout(DEADLINE, redriving).await.unwrap().unwrap().unwrap();
+    let back = timeout(DEADLINE * 2, redriving).await.unwrap().unwrap().unwrap();
     assert_eq!(back["put_back"], json!(5), "{back}");
     for job in &jobs {
         assert_eq!(rig.settled(&orchestrator.url, job).await.state, JobStateName::Signed);

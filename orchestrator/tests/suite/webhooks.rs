@@ -1,5 +1,5 @@
-//! Webhooks whose receivers refuse: with a real broker and real receivers on the loopback. The tests
-//! publish results themselves, as an orchestrator would.
+//! Webhooks whose receivers refuse: with a real broker and real receivers on the loopback. The
+//! tests publish results themselves, as an orchestrator would.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -113,7 +113,7 @@ struct Refused {
     message: String,
 }
 
-/// What became of the selected dead letters.
+/// The outcome of a command over many dead letters.
 #[derive(Debug, Default, Serialize)]
 struct RedriveReport {
     dry_run: bool,
@@ -216,11 +216,15 @@ pub(super) async fn run(command: DeadCommand, output: Output) -> Result<(), CliE
             let filter = filter.resolve(&api).await?;
             let mut report = RedriveReport { dry_run, ..RedriveReport::default() };
             let ended = redrive(&api, &filter, limit, &mut report, output).await;
-            // What was done is reported even when the rest failed.
+            let Err(error) = ended else { return output.emit(&report) };
+            // What was done is reported even though the rest failed; as JSON it is one document.
+            let error = error.remedy("What was put back stays so. The same command goes on with the others.");
+            if output.is_json() {
+                let report = serde_json::to_value(&report);
+                return Err(error.details(report.unwrap_or_default()));
+            }
             output.emit(&report)?;
-            ended.map_err(|error| {
-                error.remedy("What was put back stays so. The same command goes on with the others.")
-            })
+            Err(error)
         }
     }
 }
