@@ -6,10 +6,11 @@
 
 mod backend;
 mod connection;
+mod file;
 mod open;
 mod presence;
 mod store;
 #[cfg(test)]
 mod tests;
 
-pub use self::{open::SqliteOptions, store::SqliteStore};
+pub use self::{file::SqliteOptions, store::SqliteStore};
