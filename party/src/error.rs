@@ -85,7 +85,9 @@ impl PartyError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Store(StoreError::Exists(_) | StoreError::PolicyChanged) => Code::Conflict,
+            Self::Store(StoreError::Exists(_) | StoreError::PolicyChanged | StoreError::OlderBuilds(_)) => {
+                Code::Conflict
+            }
             Self::Store(StoreError::LimitExceeded(_)) => Code::LimitExceeded,
             Self::Store(StoreError::TooManyAnswers) => Code::TooManyAnswers,
             Self::Store(StoreError::Quarantined(_)) => Code::Locked,

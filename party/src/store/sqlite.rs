@@ -9,6 +9,7 @@ mod connection;
 mod file;
 mod open;
 mod presence;
+pub(super) mod schema;
 mod store;
 #[cfg(test)]
 mod tests;

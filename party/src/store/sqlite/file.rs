@@ -5,12 +5,15 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{
+    Connection as _, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteSynchronous},
+};
 
 use crate::store::{StoreError, columns::unavailable};
 
 /// How long a connection waits for another one that writes.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a SQLite store is opened.
 #[derive(Debug, Clone)]
@@ -19,13 +22,33 @@ pub struct SqliteOptions {
     pub path: PathBuf,
     /// The largest size of the database in pages of 4 KiB. `None`: what the disk holds.
     pub max_size_pages: Option<u32>,
+    /// Whether opening it adds to its schema what this build needs.
+    pub expands: bool,
 }
 
 impl SqliteOptions {
-    /// The store at `path`, as large as the disk allows.
+    /// The store at `path`, as large as the disk allows, expanded when it is opened.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), max_size_pages: None }
+        Self { path: path.into(), max_size_pages: None, expands: true }
+    }
+
+    /// How every connection is made that writes.
+    pub(super) fn connect(&self) -> SqliteConnectOptions {
+        let connect = SqliteConnectOptions::new()
+            .filename(&self.path)
+            .create_if_missing(false)
+            // A commit is on the disk when it returns: locks and charges depend on it.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true)
+            .pragma("trusted_schema", "OFF")
+            // Overwrites deleted content with zeros.
+            .pragma("secure_delete", "ON");
+        match self.max_size_pages {
+            Some(pages) => connect.pragma("max_page_count", pages.to_string()),
+            None => connect,
+        }
     }
 }
 

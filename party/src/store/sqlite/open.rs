@@ -24,15 +24,15 @@ use sqlx::{
 use super::{
     SqliteOptions, SqliteStore,
     connection::{raise_generation_above, read_generation},
-    file::{BUSY_TIMEOUT, check_whole, expect_store},
+    file::{check_whole, expect_store},
     presence::Presence,
+    schema,
 };
 use crate::store::{
     RecordStore as _, StoreError,
     backend::Attached,
     columns::unavailable,
     health::Health,
-    migrations,
     shared::records::{mark_restored, read_setting, write_setting},
 };
 
@@ -60,12 +60,13 @@ impl SqliteStore {
         Self::open_with(options, Expect::New).await
     }
 
-    /// Opens a store, brings its schema up to date, looks whether it was put back from a copy, and
-    /// tries a write. When that fails the store opens, but is not ready.
+    /// Opens a store, adds to its schema what this build needs, looks whether it was put back from a
+    /// copy, and tries a write. When that fails the store opens, but is not ready.
     ///
     /// # Errors
-    /// When there is no store, when the file is something else, when a newer build made it, or when
-    /// it cannot be written at all.
+    /// When there is no store, when the file is something else, when a newer build removed what this
+    /// one reads, when something is missing that the options forbid to add, or when the file cannot
+    /// be written at all.
     pub async fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
         expect_store(&options.path, "the share store").await?;
         Self::open_with(options, Expect::Existing).await
@@ -73,20 +74,7 @@ impl SqliteStore {
 
     async fn open_with(options: &SqliteOptions, expect: Expect) -> Result<Self, StoreError> {
         let failed = unavailable("open");
-        let mut connect = SqliteConnectOptions::new()
-            .filename(&options.path)
-            .create_if_missing(false)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A commit is on the disk when it returns: locks and charges depend on it.
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT)
-            .foreign_keys(true)
-            .pragma("trusted_schema", "OFF")
-            // Overwrites deleted content with zeros.
-            .pragma("secure_delete", "ON");
-        if let Some(pages) = options.max_size_pages {
-            connect = connect.pragma("max_page_count", pages.to_string());
-        }
+        let connect = options.connect().journal_mode(SqliteJournalMode::Wal);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -103,10 +91,11 @@ impl SqliteStore {
             .connect_with(connect.clone())
             .await
             .map_err(&failed)?;
+        // A store that is made here is shared with no other build yet.
+        let expands = options.expands || !matches!(expect, Expect::Existing);
         // Boxed: the future of a caller that opens a store need not hold this step.
-        Box::pin(migrations::of_sqlite().run(&writer))
-            .await
-            .map_err(|e| failed(sqlx::Error::Migrate(Box::new(e))))?;
+        Box::pin(async { schema::prepare(&mut *writer.acquire().await.map_err(&failed)?, expands).await })
+            .await?;
         // In the write-ahead log a commit of this one is in the system's hands when it returns, and
         // on the disk with the writer's next: a process that is killed takes nothing with it, and
         // no disk is waited for.
