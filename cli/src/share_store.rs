@@ -2,6 +2,7 @@
 
 #[cfg_attr(not(feature = "postgres"), path = "share_store/without_postgres.rs")]
 mod postgres;
+mod schema_step;
 #[cfg(all(test, feature = "postgres"))]
 #[path = "share_store/without_postgres.rs"]
 #[expect(dead_code, reason = "only its refusal is tested")]
@@ -24,6 +25,7 @@ use duet_party::{
 };
 
 use self::postgres::Postgres;
+pub(crate) use self::schema_step::SchemaStep;
 use crate::{
     config::{DatabaseOptions, SealOptions, StoreOptions},
     error::CliError,
@@ -62,17 +64,6 @@ impl Database {
             Self::Postgres(store) => store.store(),
         }
     }
-}
-
-/// What `duet party migrate` does with a store's schema.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum SchemaStep {
-    /// Compares it with this build.
-    Check,
-    /// Adds what this build needs.
-    Expand,
-    /// Removes what only older builds need.
-    Contract,
 }
 
 /// Takes a step of a store's schema; how it stands afterwards.

@@ -24,9 +24,8 @@ use duet_party::{
     clock::Clock,
     key_encryption::KeyFile,
     store::{
-        AuditStore as _, Charge, KeyStore as _, Lock, NewWallet, PaillierState, PendingStore as _, PolicyRow,
-        PrepareOutcome, RecordStore as _, Revoked, RevokedRequest, ShareStore, Spending, StoreError,
-        WalletStore as _,
+        Charge, KeyStore as _, Lock, NewWallet, PaillierState, PendingStore as _, PolicyRow, PrepareOutcome,
+        RecordStore as _, Revoked, RevokedRequest, ShareStore, Spending, StoreError, WalletStore as _,
         postgres::{PostgresOptions, PostgresStore},
         sqlite::{SqliteOptions, SqliteStore},
     },
@@ -437,7 +436,7 @@ async fn migrate__should_check_expand_and_contract_stores_of_either_kind() {
     }
 }
 
-/// The lock of a key after a bad answer in a session that nobody remembers.
+/// The lock of a key after a bad answer, of which nothing else is stored.
 fn lock(key: PaillierKeyId) -> Lock {
     let session = SessionId([1; 16]);
     Lock { key, session, wallet: None, card: None, evidence: Vec::new(), at_ms: now_ms() }
@@ -452,8 +451,8 @@ async fn sqlite(file: &Path) -> SqliteConnection {
     SqliteConnection::connect(&file.to_string_lossy()).await.unwrap()
 }
 
-/// Kills the service when it has written a pending verdict, and before it releases the verdict: both
-/// take the write lock, which this process has in between.
+/// Kills the service when it has written a pending verdict, and before it releases the verdict.
+/// Both take the write lock, which this process has in between.
 async fn is_killed_before_the_gate(stack: &mut Stack, wallet: &Wallet) {
     let mut store = sqlite(&stack.party("service").store()).await;
     for number in 0.. {
@@ -469,6 +468,7 @@ async fn is_killed_before_the_gate(stack: &mut Stack, wallet: &Wallet) {
             }
         };
         let message = format!("lost {number}");
+        let payload = ["message", message.as_str()];
         tokio::select! {
             () = pending => {
                 stack.service.kill().await.unwrap();
@@ -476,7 +476,7 @@ async fn is_killed_before_the_gate(stack: &mut Stack, wallet: &Wallet) {
                 return;
             }
             // The verdict was quicker.
-            signed = wallet.queue(&["message", &message]) => drop(signed.unwrap()),
+            signed = wallet.queue(&payload) => drop(signed.unwrap()),
         }
         sqlx::query("ROLLBACK").execute(&mut store).await.ok();
     }

@@ -8,7 +8,7 @@ use duet_party::store::{
     postgres::{PostgresOptions, PostgresStore},
 };
 
-use super::SchemaStep;
+use super::schema_step::SchemaStep;
 use crate::{config::DatabaseOptions, error::CliError, secrets};
 
 /// An open store in a database.

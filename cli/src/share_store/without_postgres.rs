@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 
 use duet_party::store::{SchemaReport, ShareStore};
 
-use super::SchemaStep;
+use super::schema_step::SchemaStep;
 use crate::{config::DatabaseOptions, error::CliError};
 
 /// There is no such store.

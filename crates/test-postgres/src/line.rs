@@ -33,7 +33,8 @@ pub struct Line {
 }
 
 impl Line {
-    /// A whole line to the server in the folder `server`. Connections pass while the caller's runtime runs.
+    /// A whole line to the server in the folder `server`. Connections pass while the caller's
+    /// runtime runs.
     ///
     /// # Errors
     /// When its socket cannot be made.

@@ -17,7 +17,7 @@ use crate::store::{
 const LATER: Script = (
     100,
     "later things",
-    "CREATE TABLE later (id BIGINT); ALTER TABLE settings ADD COLUMN later BIGINT; CREATE INDEX later_settings ON settings (later)",
+    "CREATE TABLE later (id INTEGER); ALTER TABLE settings ADD COLUMN later INTEGER; CREATE INDEX later_settings ON settings (later)",
 );
 const CONTRACTIONS: &[Contraction] =
     &[Contraction { script: (101, "no suspects", "DROP TABLE suspects"), after: LATER.0 }];

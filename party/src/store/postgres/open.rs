@@ -24,13 +24,13 @@ impl PostgresStore {
         Self::open_with(options, false).await
     }
 
-    /// Opens a store, adds to its schema what this build needs, looks whether it was moved, and tries
-    /// a write. When that fails the store opens, but is not ready.
+    /// Opens a store, adds to its schema what this build needs, looks whether it was moved, and
+    /// tries a write. When that fails the store opens, but is not ready.
     ///
     /// # Errors
     /// When there is no store in the database, when a newer build removed what this one reads, when
-    /// something is missing that the options forbid to add, when the server cannot be reached, takes
-    /// no writes or may forget what it commits.
+    /// something is missing that the options forbid to add, when the server cannot be reached,
+    /// takes no writes or may forget what it commits.
     pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
         Self::require_store(options).await?;
         Self::open_with(options, false).await

@@ -14,8 +14,8 @@ use crate::store::{
 };
 
 /// One opening of a store, as the others see it: a connection of its own that holds two advisory
-/// locks, of its id and of the level of the schema that it knows. The server gives them back however
-/// this process ends.
+/// locks, of its id and of the level of the schema that it knows. The server gives them back
+/// however this process ends.
 #[derive(Debug, Clone)]
 pub(super) struct Presence {
     id: [u8; 16],
@@ -100,8 +100,8 @@ impl Presence {
         Ok(ended)
     }
 
-    /// How many openings live that do not know this level of the schema. One without a level is of a
-    /// build from before there were any.
+    /// How many openings live that do not know this level of the schema. One without a level is of
+    /// a build from before there were any.
     pub(super) async fn count_below(connection: &mut PgConnection, level: i64) -> Result<u64, StoreError> {
         let statement = "SELECT COUNT(*) AS count FROM pg_locks AS p
              WHERE p.locktype = 'advisory' AND p.classid::BIGINT = $1 AND p.objsubid = 2

@@ -21,8 +21,8 @@ impl PostgresStore {
     /// Compares a store's schema with this build, and changes nothing.
     ///
     /// # Errors
-    /// [`StoreError::Contracted`] when a newer build removed what this build reads; when there is no
-    /// store, or the server cannot be reached.
+    /// [`StoreError::Contracted`] when a newer build removed what this build reads; when there is
+    /// no store, or the server cannot be reached.
     pub async fn look_at_schema(options: &PostgresOptions) -> Result<SchemaReport, StoreError> {
         Self::require_store(options).await?;
         let mut connection = options.connect().await?;

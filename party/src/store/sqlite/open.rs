@@ -60,13 +60,13 @@ impl SqliteStore {
         Self::open_with(options, Expect::New).await
     }
 
-    /// Opens a store, adds to its schema what this build needs, looks whether it was put back from a
-    /// copy, and tries a write. When that fails the store opens, but is not ready.
+    /// Opens a store, adds to its schema what this build needs, looks whether it was put back from
+    /// a copy, and tries a write. When that fails the store opens, but is not ready.
     ///
     /// # Errors
-    /// When there is no store, when the file is something else, when a newer build removed what this
-    /// one reads, when something is missing that the options forbid to add, or when the file cannot
-    /// be written at all.
+    /// When there is no store, when the file is something else, when a newer build removed what
+    /// this one reads, when something is missing that the options forbid to add, or when the file
+    /// cannot be written at all.
     pub async fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
         expect_store(&options.path, "the share store").await?;
         Self::open_with(options, Expect::Existing).await

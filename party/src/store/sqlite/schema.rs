@@ -17,8 +17,8 @@ impl SqliteStore {
     /// Compares a store's schema with this build, and changes nothing.
     ///
     /// # Errors
-    /// [`StoreError::Contracted`] when a newer build removed what this build reads; when there is no
-    /// store.
+    /// [`StoreError::Contracted`] when a newer build removed what this build reads; when there is
+    /// no store.
     pub async fn look_at_schema(options: &SqliteOptions) -> Result<SchemaReport, StoreError> {
         let mut connection = connect(options).await?;
         OF_SQLITE.look(&mut connection).await
