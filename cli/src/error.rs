@@ -122,9 +122,7 @@ impl ErrorCode {
                     Some("Check --api-url (DUET_API_URL) and that the orchestrator runs.")
                 }
                 Self::NodeUnreachable => Some("Check --rpc (DUET_RPC_URL) and that the node runs."),
-                Self::StoreNotExpanded => Some(
-                    "Run `duet party migrate --expand` once; workers of the build before go on meanwhile.",
-                ),
+                Self::StoreNotExpanded => Some("Run `duet party migrate --expand` once, with this build."),
                 Self::StoreContracted => Some(
                     "Use the newer build, or put back a backup from before `duet party migrate --contract`.",
                 ),
