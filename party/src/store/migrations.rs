@@ -18,8 +18,8 @@
 //! operator's word alone, and not while a build serves that it would break.
 //!
 //! Both kinds count on in one sequence. An expansion works whether or not earlier contractions have
-//! run. Older builds leave its columns empty in the rows that they write. A worker fills them in, as
-//! it does with `wallets.public_key`.
+//! run. Older builds leave its columns empty in the rows that they write. A worker fills them in,
+//! as it does with `wallets.public_key`.
 
 #[cfg(test)]
 mod rollout;
