@@ -16,9 +16,15 @@ use crate::{
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MigrateArguments {
-    /// The party's share store (docs/share-store.md): a SQLite file, or the address of a PostgreSQL
-    /// database
-    #[arg(long, env = "DUET_STORE", value_name = "FILE|URL", hide_env_values = true)]
+    /// The party's share store (docs/share-store.md): a SQLite file, or a PostgreSQL database as
+    /// postgresql://USER@HOST:PORT/DATABASE[?sslmode=…&sslrootcert=…], without a password
+    #[arg(
+        long,
+        env = "DUET_STORE",
+        value_name = "FILE|URL",
+        hide_env_values = true,
+        help_heading = "Share store"
+    )]
     store: StoreLocation,
     #[command(flatten)]
     database: DatabaseOptions,
