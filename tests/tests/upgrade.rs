@@ -349,12 +349,12 @@ async fn a_postgres_store_locks_and_signs_on(fixture: &Fixture) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_stores_from_before_lost_locks__should_lock_limit_and_sign_on() {
-    sqlite_stores_lock_limit_and_sign_on(&Fixture::before_lost_locks(), 2).await;
+    Box::pin(sqlite_stores_lock_limit_and_sign_on(&Fixture::before_lost_locks(), 2)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_store_from_before_lost_locks__should_lock_and_sign_on() {
-    a_postgres_store_locks_and_signs_on(&Fixture::before_lost_locks()).await;
+    Box::pin(a_postgres_store_locks_and_signs_on(&Fixture::before_lost_locks())).await;
 }
 
 /// The version before this one.
@@ -362,12 +362,12 @@ const BEFORE: &str = "71c7f6f";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_stores_of_the_version_before__should_lock_limit_and_sign_on() {
-    sqlite_stores_lock_limit_and_sign_on(&Fixture::packed(BEFORE), 0).await;
+    Box::pin(sqlite_stores_lock_limit_and_sign_on(&Fixture::packed(BEFORE), 0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_store_of_the_version_before__should_lock_and_sign_on() {
-    a_postgres_store_locks_and_signs_on(&Fixture::packed(BEFORE)).await;
+    Box::pin(a_postgres_store_locks_and_signs_on(&Fixture::packed(BEFORE))).await;
 }
 
 /// Opens every share of both wallets, which only the party's own key opens.
