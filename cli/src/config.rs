@@ -237,6 +237,15 @@ pub(crate) struct DatabaseOptions {
         help_heading = "Share store"
     )]
     pub(crate) store_lossless_failover: bool,
+    /// Add nothing to the store's tables when it is opened: a store that lacks what this build
+    /// needs is refused until `duet party migrate --expand` ran (docs/share-store.md#upgrades)
+    #[arg(
+        long,
+        env = "DUET_NO_MIGRATE",
+        value_parser = FalseyValueParser::new(),
+        help_heading = "Share store"
+    )]
+    pub(crate) no_migrate: bool,
 }
 
 /// Where the device keeps its wallets.

@@ -29,6 +29,10 @@ pub(crate) enum ErrorCode {
     TransactionReverted,
     /// The audit log was tampered with.
     AuditBroken,
+    /// The share store lacks what this build needs, and was not to be changed.
+    StoreNotExpanded,
+    /// A newer build removed from the share store what this build reads.
+    StoreContracted,
     /// A signal stopped the command before it was done.
     Interrupted,
 }
@@ -45,6 +49,8 @@ impl ErrorCode {
         Self::VaultRefused,
         Self::TransactionReverted,
         Self::AuditBroken,
+        Self::StoreNotExpanded,
+        Self::StoreContracted,
         Self::Interrupted,
     ];
 
@@ -66,6 +72,8 @@ impl ErrorCode {
             Self::VaultRefused => "vault-refused",
             Self::TransactionReverted => "transaction-reverted",
             Self::AuditBroken => "audit-broken",
+            Self::StoreNotExpanded => "store-not-expanded",
+            Self::StoreContracted => "store-contracted",
             Self::Interrupted => "interrupted",
         }
     }
@@ -83,6 +91,8 @@ impl ErrorCode {
             Self::VaultRefused => "Refused by Vault",
             Self::TransactionReverted => "Transaction failed on the chain",
             Self::AuditBroken => "Audit log tampered with",
+            Self::StoreNotExpanded => "Share store to be expanded first",
+            Self::StoreContracted => "Share store of a newer build",
             Self::Interrupted => "Interrupted",
         }
     }
@@ -96,7 +106,8 @@ impl ErrorCode {
             Self::ApiUnreachable | Self::NodeUnreachable | Self::VaultUnreachable => {
                 ExitCode::Unavailable as u8
             }
-            Self::NodeRefused | Self::VaultRefused => ExitCode::Refused as u8,
+            Self::NodeRefused | Self::VaultRefused | Self::StoreContracted => ExitCode::Refused as u8,
+            Self::StoreNotExpanded => ExitCode::Locked as u8,
             Self::TransactionReverted => ExitCode::Ended as u8,
             Self::AuditBroken => ExitCode::Misbehaviour as u8,
             Self::Interrupted => 130,
@@ -111,6 +122,10 @@ impl ErrorCode {
                     Some("Check --api-url (DUET_API_URL) and that the orchestrator runs.")
                 }
                 Self::NodeUnreachable => Some("Check --rpc (DUET_RPC_URL) and that the node runs."),
+                Self::StoreNotExpanded => Some("Run `duet party migrate --expand` once, with this build."),
+                Self::StoreContracted => Some(
+                    "Use the newer build, or put back a backup from before `duet party migrate --contract`.",
+                ),
                 _ => None,
             };
         };
@@ -204,6 +219,11 @@ impl CliError {
     /// A file or stream cannot be read or written.
     pub(crate) fn io(what: &str, error: &io::Error) -> Self {
         Self::new(ErrorCode::File, format!("{what}: {error}"))
+    }
+
+    /// A share store lacks what this build needs: `missing` names it.
+    pub(crate) fn not_expanded(missing: &str) -> Self {
+        StoreError::NotExpanded(missing.to_owned()).into()
     }
 
     /// An error that should be impossible.
@@ -323,6 +343,8 @@ impl From<PartyError> for CliError {
         };
         let code = match &error {
             PartyError::Store(StoreError::NotAStore { .. }) => ErrorCode::File,
+            PartyError::Store(StoreError::NotExpanded(_)) => ErrorCode::StoreNotExpanded,
+            PartyError::Store(StoreError::Contracted(_)) => ErrorCode::StoreContracted,
             other => ErrorCode::Shared(other.code()),
         };
         Self::new(code, message)

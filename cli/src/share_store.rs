@@ -2,6 +2,7 @@
 
 #[cfg_attr(not(feature = "postgres"), path = "share_store/without_postgres.rs")]
 mod postgres;
+mod schema_step;
 #[cfg(all(test, feature = "postgres"))]
 #[path = "share_store/without_postgres.rs"]
 #[expect(dead_code, reason = "only its refusal is tested")]
@@ -17,13 +18,14 @@ use duet_party::{
     clock::Clock,
     key_encryption::KeyEncryption,
     store::{
-        ShareStore,
+        SchemaReport, ShareStore,
         sqlite::{SqliteOptions, SqliteStore},
     },
     vault::{UnlockError, Vault},
 };
 
 use self::postgres::Postgres;
+pub(crate) use self::schema_step::SchemaStep;
 use crate::{
     config::{DatabaseOptions, SealOptions, StoreOptions},
     error::CliError,
@@ -48,7 +50,10 @@ enum Database {
 impl Database {
     async fn open(location: &StoreLocation, options: &DatabaseOptions) -> Result<Self, CliError> {
         Ok(match location {
-            StoreLocation::File(path) => Self::Sqlite(SqliteStore::open(&SqliteOptions::at(path)).await?),
+            StoreLocation::File(path) => {
+                let expands = !options.no_migrate;
+                Self::Sqlite(SqliteStore::open(&SqliteOptions { expands, ..SqliteOptions::at(path) }).await?)
+            }
             StoreLocation::Database(address) => Self::Postgres(Postgres::open(address, options).await?),
         })
     }
@@ -59,6 +64,26 @@ impl Database {
             Self::Postgres(store) => store.store(),
         }
     }
+}
+
+/// Takes a step of a store's schema; how it stands afterwards.
+///
+/// # Errors
+/// When there is no store, or when the step is not possible now.
+pub(crate) async fn migrate(
+    location: &StoreLocation,
+    options: &DatabaseOptions,
+    step: SchemaStep,
+) -> Result<SchemaReport, CliError> {
+    let path = match location {
+        StoreLocation::File(path) => SqliteOptions::at(path),
+        StoreLocation::Database(address) => return Postgres::migrate(address, options, step).await,
+    };
+    Ok(match step {
+        SchemaStep::Check => SqliteStore::look_at_schema(&path).await?,
+        SchemaStep::Expand => SqliteStore::expand(&path).await?,
+        SchemaStep::Contract => SqliteStore::contract(&path).await?,
+    })
 }
 
 /// Opens an existing store without its key: its sealed records stay unreadable.

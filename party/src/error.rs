@@ -85,7 +85,7 @@ impl PartyError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Store(StoreError::Exists(_)) => Code::Conflict,
+            Self::Store(StoreError::Exists(_) | StoreError::OlderBuilds(_)) => Code::Conflict,
             // The session was decided by an older policy. A new one is decided by the newest.
             Self::Store(StoreError::PolicyChanged) => Code::StaleEpoch,
             Self::Store(StoreError::LimitExceeded(_)) => Code::LimitExceeded,

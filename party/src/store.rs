@@ -42,6 +42,7 @@ pub use self::{
         Culprit, Gate, KeyStore, Lock, LockOutcome, MOVE_FUNDS_AFTER, OwnEnrolment, PaillierKeyRow,
         PaillierScope, PaillierState, Standing, UnblamedLock,
     },
+    migrations::SchemaReport,
     pending::{AnswerRole, AnswersOf, NewPending, PendingRow},
     policy::{MAX_PENDING_POLICIES, PolicyMark, PolicyRow, PutPolicy, Spending},
     records::{KeyChange, NewKey, Readiness, RecordStore, Rewrap, UnlockRefused},

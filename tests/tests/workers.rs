@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use duet_chaos::{databases, signers};
@@ -24,8 +25,11 @@ use duet_party::store::{
     postgres::{PostgresOptions, PostgresStore},
 };
 use duet_protocol::ids::SessionId;
-use duet_test_postgres::PostgresServer as Postgres;
-use tokio::task::JoinSet;
+use duet_test_postgres::{Line, PostgresServer as Postgres};
+use tokio::{task::JoinSet, time::timeout};
+
+/// How long a worker may take to find its database again.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A stack with a second worker of each party.
 struct Crew {
@@ -123,6 +127,30 @@ async fn workers_on_one_database__should_share_jobs_locks_and_rotations() {
     sign_many(&wallet, "rotated", 8).await;
     let status = service.json(&["party", "status"]).await.unwrap();
     assert_eq!(status["wallets"], 1, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_cut_off__should_make_its_party_refuse_until_it_is_back() {
+    let server = Postgres::shared().await.unwrap();
+    let line = Line::to(server.folder()).unwrap();
+    let [mut service, partner] = databases::two(server).await.unwrap();
+    service.url = line.url(&service.url);
+    let stack = Stack::start_on(Some([service, partner])).await.unwrap();
+    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    for bytes in [0, 100, 300] {
+        // In the middle of an answer, or before it.
+        line.cut_after(bytes);
+        let sign = ["sign", "message", "cut off", "--wallet", &wallet.id, "--with", "service"];
+        let refused = wallet.duet.refused(&sign).await.unwrap();
+        assert_eq!(refused.code, "storage-unavailable", "{bytes}: {}", refused.message);
+        line.mend();
+        let back = async {
+            let message = format!("back after {bytes}");
+            while wallet.sign(&["message", &message], "service").await.is_err() {}
+        };
+        timeout(PATIENCE, back).await.unwrap();
+    }
+    sign_many(&wallet, "queued", 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

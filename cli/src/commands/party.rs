@@ -3,6 +3,7 @@
 mod backup;
 mod cards;
 mod init;
+mod migrate;
 mod rotate;
 mod serve;
 mod status;
@@ -16,6 +17,7 @@ use self::{
     backup::{BackupArguments, LimitsArguments, RestoreArguments, backup, limits, restore},
     cards::{CardArguments, PinArguments, card, pin},
     init::{InitArguments, init},
+    migrate::{MigrateArguments, migrate},
     rotate::{RotateArguments, rotate},
     serve::{RunArguments, serve},
     status::{StatusArguments, status},
@@ -48,6 +50,8 @@ pub(crate) enum PartyCommand {
     Restore(RestoreArguments),
     /// Show whether the limits count as used up after a restore, or make them count again
     Limits(LimitsArguments),
+    /// Compare the share store's tables with this build, or change them for an upgrade
+    Migrate(MigrateArguments),
     /// Change what opens the share store, while workers run
     Rewrap(rewrap::RewrapArguments),
     /// Show what the share store holds
@@ -83,6 +87,7 @@ pub(crate) async fn run(command: PartyCommand, output: Output) -> Result<(), Cli
         PartyCommand::Backup(arguments) => backup(arguments, output).await,
         PartyCommand::Restore(arguments) => restore(arguments, output).await,
         PartyCommand::Limits(arguments) => limits(arguments, output).await,
+        PartyCommand::Migrate(arguments) => migrate(arguments, output).await,
         PartyCommand::Rewrap(arguments) => rewrap::run(arguments, output).await,
         PartyCommand::Status(arguments) => status(arguments, output).await,
     }

@@ -4,10 +4,11 @@
 use std::{path::Path, sync::Arc};
 
 use duet_party::store::{
-    ShareStore,
+    SchemaReport, ShareStore,
     postgres::{PostgresOptions, PostgresStore},
 };
 
+use super::schema_step::SchemaStep;
 use crate::{config::DatabaseOptions, error::CliError, secrets};
 
 /// An open store in a database.
@@ -55,6 +56,23 @@ impl Postgres {
         Ok(Self(Box::new(store)))
     }
 
+    /// Takes a step of the schema at `address`.
+    ///
+    /// # Errors
+    /// When there is no store, when the step is not possible now, or when the address is invalid.
+    pub(super) async fn migrate(
+        address: &str,
+        options: &DatabaseOptions,
+        step: SchemaStep,
+    ) -> Result<SchemaReport, CliError> {
+        let options = options.at(address)?;
+        Ok(match step {
+            SchemaStep::Check => PostgresStore::look_at_schema(&options).await?,
+            SchemaStep::Expand => PostgresStore::expand(&options).await?,
+            SchemaStep::Contract => PostgresStore::contract(&options).await?,
+        })
+    }
+
     /// The store itself.
     pub(super) fn store(&self) -> Arc<dyn ShareStore> {
         Arc::new(PostgresStore::clone(&self.0))
@@ -81,7 +99,7 @@ impl DatabaseOptions {
             Some(password) => options.with_password(password),
             None => options,
         };
-        Ok(options.with_lossless_failover(self.store_lossless_failover))
+        Ok(options.with_lossless_failover(self.store_lossless_failover).without_expansion(self.no_migrate))
     }
 }
 

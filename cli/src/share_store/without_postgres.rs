@@ -3,8 +3,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use duet_party::store::ShareStore;
+use duet_party::store::{SchemaReport, ShareStore};
 
+use super::schema_step::SchemaStep;
 use crate::{config::DatabaseOptions, error::CliError};
 
 /// There is no such store.
@@ -30,6 +31,14 @@ impl Postgres {
 
     pub(super) async fn open_restored(address: &str, options: &DatabaseOptions) -> Result<Self, CliError> {
         Self::open(address, options).await
+    }
+
+    pub(super) async fn migrate(
+        _address: &str,
+        _options: &DatabaseOptions,
+        _step: SchemaStep,
+    ) -> Result<SchemaReport, CliError> {
+        Err(CliError::built_without("PostgreSQL", "postgres"))
     }
 
     pub(super) fn store(&self) -> Arc<dyn ShareStore> {

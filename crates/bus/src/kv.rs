@@ -450,7 +450,8 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
             let message = timeout(LIST_DEADLINE, messages.next())
                 .await
                 .map_err(|_| unavailable("no further entry in time".to_owned()))?;
-            let Some(message) = message else { break };
+            // Entries are pending, so this is no end of the list.
+            let message = message.ok_or_else(|| unavailable("the delivery ended early".to_owned()))?;
             let message = message.map_err(|error| unavailable(error.to_string()))?;
             let (revision, pending) = message
                 .info()

@@ -9,6 +9,7 @@
 //! that process is killed. A shell beside it holds the other end of a pipe. When the pipe closes,
 //! the shell stops the server and removes its folder.
 
+mod line;
 mod programs;
 
 use std::{
@@ -31,6 +32,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgConnection},
 };
 
+pub use self::line::Line;
 use crate::programs::{Account, server_account, server_programs};
 
 /// How long the server may take to accept connections or to end, even on a busy machine.

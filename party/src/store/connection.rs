@@ -84,9 +84,12 @@ pub(super) enum NamedLock {
     Scope = 6,
     Policy = 7,
     Chain = 8,
-    /// That an opening of the store lives; the only one that a session holds, not a transaction.
+    /// That an opening of the store lives. This one and `Level` are held by a session, not by a
+    /// transaction.
     Presence = 9,
     PublicKey = 10,
+    /// Which level of the schema an opening of the store knows; held beside its presence.
+    Level = 11,
 }
 
 /// A connection to a database of either kind.
@@ -110,6 +113,9 @@ pub(super) trait Connection: Send {
     /// Whether an audit record's `body` names locked keys: the condition of the index
     /// `audit_locks`, word for word, because otherwise the database does not use it.
     const NAMES_LOCKS: &'static str;
+
+    /// The `count` of the store's tables that are called `$1`.
+    const COUNT_TABLES: &'static str;
 
     /// Runs a statement; how many rows it wrote.
     fn run(
@@ -140,7 +146,7 @@ pub(super) trait Connection: Send {
     ) -> impl Future<Output = Result<i64, sqlx::Error>> + Send {
         async move {
             let row = self.row(statement, values).await?.ok_or(sqlx::Error::RowNotFound)?;
-            Ok(row.number_at("count")?.unwrap_or_default())
+            row.number_at("count")?.ok_or(sqlx::Error::RowNotFound)
         }
     }
 

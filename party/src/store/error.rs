@@ -43,6 +43,16 @@ pub enum StoreError {
     /// The database is set up so that it may forget what it has committed.
     #[error("share store unsafe: {0}")]
     Unsafe(String),
+    /// The store's schema lacks what this build needs, and the caller asked not to expand it: what
+    /// is missing.
+    #[error("the share store lacks what this build needs: {0}")]
+    NotExpanded(String),
+    /// A newer build removed what this build reads: the versions of the migrations that did.
+    #[error("a newer build removed from the share store what this build reads: migration {0}")]
+    Contracted(String),
+    /// Nothing was removed: so many openings of the store are of builds that still read it.
+    #[error("{0} processes of an older build have the share store open and read what would be removed")]
+    OlderBuilds(u64),
     /// A row that this build cannot have written.
     #[error("share store corrupt: {0}")]
     Corrupt(&'static str),

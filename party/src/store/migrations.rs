@@ -1,14 +1,90 @@
 //! The schemas' migrations, which are part of the program. They are listed by hand: sqlx's
 //! `migrate!` would do it, but makes every build compile sqlx and both databases a second time, for
 //! the macro.
+//!
+//! # Expansions and contractions
+//! A store is shared by builds of two versions while its workers are upgraded, and is opened by the
+//! older one again after a rollback. So a change of the schema has two halves:
+//!
+//! - An *expansion* adds what a build needs: tables, indexes, and columns that may be null or have
+//!   a default. The builds before it go on, because they name the columns that they read and write.
+//!   A table of its own lists the expansions of a store ([`EXPANSIONS`]), so that a build passes
+//!   over those that it does not know.
+//! - A *contraction* removes what only builds before an expansion read. The table of all earlier
+//!   migrations lists it ([`MIGRATIONS`]). A build refuses a store in which that table has an entry
+//!   that it does not know.
+//!
+//! Expansions run by themselves unless the operator says otherwise. A contraction runs by the
+//! operator's word alone, and not while a build serves that it would break.
+//!
+//! Both kinds count on in one sequence. An expansion works whether or not earlier contractions have
+//! run. Older builds leave its columns empty in the rows that they write. A worker fills them in,
+//! as it does with `wallets.public_key`.
+
+#[cfg(test)]
+mod rollout;
+
+use std::collections::BTreeMap;
 
 use sqlx::{
     SqlSafeStr as _,
-    migrate::{Migration, MigrationType, Migrator},
+    migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator},
 };
+
+use super::{
+    StoreError,
+    columns::unavailable,
+    connection::{Connection, values},
+};
+
+/// The table of the migrations that every build has to know which opens the store.
+const MIGRATIONS: &str = "_sqlx_migrations";
+/// The table of expansions.
+const EXPANSIONS: &str = "_sqlx_expansions";
 
 /// A migration's version, what it brings, and its statements.
 type Script = (i64, &'static str, &'static str);
+
+/// A script that removes what only builds before an expansion read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Contraction {
+    script: Script,
+    /// The expansion. A build that knows it reads nothing of what is removed.
+    after: i64,
+}
+
+/// The migrations of one kind of database.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Schema {
+    /// Migrations from before there were expansions. Nothing is added to them.
+    first: &'static [Script],
+    expansions: &'static [Script],
+    contractions: &'static [Contraction],
+}
+
+/// How a store's schema stands to this build. Each step is named by its version and what it does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SchemaReport {
+    /// What this build needs and the store lacks: what an expansion adds.
+    pub missing: Vec<String>,
+    /// What this build does not need any more: what a contraction removes.
+    pub removable: Vec<String>,
+    /// Versions of the expansions by a newer build, which this build passes over.
+    pub newer: Vec<i64>,
+}
+
+impl SchemaReport {
+    /// Fails unless this build can use the store as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::NotExpanded`].
+    pub(super) fn require_expanded(&self) -> Result<(), StoreError> {
+        match self.missing.as_slice() {
+            [] => Ok(()),
+            missing => Err(StoreError::NotExpanded(missing.join("; "))),
+        }
+    }
+}
 
 const SQLITE: &[Script] = &[
     (1, "share store", include_str!("../../migrations/sqlite/0001_share_store.sql")),
@@ -31,21 +107,126 @@ const POSTGRES: &[Script] = &[
     (5, "time", include_str!("../../migrations/postgres/0005_time.sql")),
     (6, "suspects", include_str!("../../migrations/postgres/0006_suspects.sql")),
 ];
-
-pub(super) fn of_sqlite() -> Migrator {
-    migrator(SQLITE)
-}
+pub(super) const OF_SQLITE: Schema = Schema { first: SQLITE, expansions: &[], contractions: &[] };
 
 #[cfg(feature = "postgres")]
-pub(super) fn of_postgres() -> Migrator {
-    migrator(POSTGRES)
+pub(super) const OF_POSTGRES: Schema = Schema { first: POSTGRES, expansions: &[], contractions: &[] };
+
+impl Schema {
+    /// The newest expansion that this build knows, or the newest migration from before there were
+    /// any: how this build shows itself to others that have the store open.
+    pub(super) fn level(&self) -> i64 {
+        let scripts = self.first.iter().chain(self.expansions);
+        scripts.map(|&(version, ..)| version).max().unwrap_or_default()
+    }
+
+    /// The migrators that expand a store, each with the version up to which it is to run.
+    pub(super) fn expanding(&self) -> Vec<(Migrator, i64)> {
+        let last = self.first.iter().map(|&(version, ..)| version).max().unwrap_or_default();
+        let mut migrators = vec![(self.known(), last)];
+        if !self.expansions.is_empty() {
+            migrators.push((self.expansions(), i64::MAX));
+        }
+        migrators
+    }
+
+    /// The migrator that contracts a store.
+    pub(super) fn contracting(&self) -> (Migrator, i64) {
+        (self.known(), i64::MAX)
+    }
+
+    /// The level that a build needs whose store is contracted. `None`: nothing of this store is to
+    /// be removed.
+    pub(super) fn level_after(&self, report: &SchemaReport) -> Option<i64> {
+        let removable = self
+            .contractions
+            .iter()
+            .filter(|contraction| report.removable.contains(&name(&contraction.script)));
+        removable.map(|contraction| contraction.after).max()
+    }
+
+    /// Compares a store with this build, and changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Contracted`] when a newer build removed what this build reads. When the
+    /// database cannot be read, or was made by statements that this build has in another form.
+    pub(super) async fn look<C: Connection + Migrate>(
+        &self,
+        connection: &mut C,
+    ) -> Result<SchemaReport, StoreError> {
+        let run = applied(connection, MIGRATIONS, &self.known()).await?;
+        if !run.unknown.is_empty() {
+            return Err(StoreError::Contracted(versions(&run.unknown)));
+        }
+        let expanded = applied(connection, EXPANSIONS, &self.expansions()).await?;
+        let missing = |scripts: &[Script], run: &Applied| -> Vec<String> {
+            scripts.iter().filter(|(version, ..)| !run.known.contains(version)).map(name).collect()
+        };
+        let contractions: Vec<Script> =
+            self.contractions.iter().map(|contraction| contraction.script).collect();
+        Ok(SchemaReport {
+            missing: [missing(self.first, &run), missing(self.expansions, &expanded)].concat(),
+            removable: missing(&contractions, &run),
+            newer: expanded.unknown,
+        })
+    }
+
+    fn known(&self) -> Migrator {
+        let contractions = self.contractions.iter().map(|contraction| &contraction.script);
+        migrator(self.first.iter().chain(contractions))
+    }
+
+    fn expansions(&self) -> Migrator {
+        let mut migrator = migrator(self.expansions.iter());
+        migrator.dangerous_set_table_name(EXPANSIONS);
+        migrator.set_ignore_missing(true);
+        migrator
+    }
 }
 
-fn migrator(scripts: &[Script]) -> Migrator {
+/// What a table of migrations lists.
+struct Applied {
+    known: Vec<i64>,
+    /// Versions that this build does not have.
+    unknown: Vec<i64>,
+}
+
+async fn applied<C: Connection + Migrate>(
+    connection: &mut C,
+    table: &str,
+    migrator: &Migrator,
+) -> Result<Applied, StoreError> {
+    let failed = unavailable("look at its schema");
+    let mut applied = Applied { known: Vec::new(), unknown: Vec::new() };
+    if connection.count(&[C::COUNT_TABLES], values![table]).await.map_err(&failed)? == 0 {
+        return Ok(applied);
+    }
+    let checksums: BTreeMap<i64, &[u8]> =
+        migrator.iter().map(|migration| (migration.version, &*migration.checksum)).collect();
+    let failed = |error| failed(sqlx::Error::Migrate(Box::new(error)));
+    for migration in connection.list_applied_migrations(table).await.map_err(failed)? {
+        match checksums.get(&migration.version) {
+            None => applied.unknown.push(migration.version),
+            Some(checksum) if **checksum == *migration.checksum => applied.known.push(migration.version),
+            Some(_) => return Err(failed(MigrateError::VersionMismatch(migration.version))),
+        }
+    }
+    Ok(applied)
+}
+
+fn name(&(version, what, _): &Script) -> String {
+    format!("{version} ({what})")
+}
+
+fn versions(versions: &[i64]) -> String {
+    versions.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn migrator<'a>(scripts: impl Iterator<Item = &'a Script>) -> Migrator {
     let migration = |&(version, what, statements): &Script| {
         Migration::new(version, what.into(), MigrationType::Simple, statements.into_sql_str(), false)
     };
-    Migrator::with_migrations(scripts.iter().map(migration).collect())
+    Migrator::with_migrations(scripts.map(migration).collect())
 }
 
 #[cfg(test)]
@@ -141,7 +322,7 @@ mod tests {
         let path = folder.path().join("store.db");
         let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
         let mut old = SqliteConnection::connect_with(&options).await.unwrap();
-        migrator(&SQLITE[..5]).run(&mut old).await.unwrap();
+        migrator(SQLITE[..5].iter()).run(&mut old).await.unwrap();
         let rows = old_store(|byte, length| format!("x'{}'", hex::encode(vec![byte; length])));
         let identity = format!(
             "INSERT INTO settings (name, value) VALUES ('store-id', x'{}'), ('generation', x'0000000000000001');",
@@ -161,7 +342,7 @@ mod tests {
         let password = database.password.clone().into();
         let options = PostgresOptions::at(&database.url).unwrap().with_password(&password);
         let mut old = options.connect_for_long().await.unwrap();
-        migrator(&POSTGRES[..2]).run(&mut old).await.unwrap();
+        migrator(POSTGRES[..2].iter()).run(&mut old).await.unwrap();
         let rows = old_store(|byte, length| format!("'\\x{}'::bytea", hex::encode(vec![byte; length])));
         old.execute(sqlx::raw_sql(AssertSqlSafe(rows))).await.unwrap();
         old.close().await.unwrap();
@@ -211,7 +392,7 @@ mod tests {
             "ea020583b644c369",
         ];
         for (scripts, pinned) in [(SQLITE, &OF_SQLITE[..]), (POSTGRES, &OF_POSTGRES[..])] {
-            let migrator = migrator(scripts);
+            let migrator = migrator(scripts.iter());
             let checksums: Vec<String> =
                 migrator.iter().map(|migration| hex::encode(&migration.checksum[..8])).collect();
             assert_eq!(checksums, pinned);

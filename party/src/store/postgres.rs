@@ -40,6 +40,8 @@
 
 mod backend;
 mod connection;
+#[cfg(test)]
+mod cut;
 mod deadline;
 mod home;
 mod key_change;
@@ -47,6 +49,7 @@ mod open;
 mod options;
 mod place;
 mod presence;
+pub(super) mod schema;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,12 @@
 
 mod backend;
 mod connection;
+mod file;
 mod open;
 mod presence;
+pub(super) mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
 
-pub use self::{open::SqliteOptions, store::SqliteStore};
+pub use self::{file::SqliteOptions, store::SqliteStore};

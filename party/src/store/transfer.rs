@@ -13,7 +13,8 @@ use super::{
     StoreError,
     backend::Backend as _,
     columns::{Columns, unavailable},
-    postgres::{PostgresOptions, PostgresStore},
+    migrations::OF_POSTGRES,
+    postgres::{PostgresOptions, PostgresStore, schema::expand},
     shared::records::mark_restored,
     sqlite::{SqliteOptions, SqliteStore},
 };
@@ -349,7 +350,7 @@ impl PostgresStore {
         let failed = unavailable("restore");
         let folder = folder()?;
         let copy = SqliteStore::restore(backup, &SqliteOptions::at(folder.path().join("store.db"))).await?;
-        Self::migrate(options).await?;
+        expand(&OF_POSTGRES, options).await?;
         let mut connection = options.connect_for_long().await?;
         let mut writing = connection.begin().await.map_err(&failed)?;
         sqlx::query("LOCK TABLE settings, records").execute(&mut *writing).await.map_err(&failed)?;

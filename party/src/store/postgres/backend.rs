@@ -246,8 +246,8 @@ async fn decide(
     for mut look in looks(spending, &accounts, first) {
         rows.extend(look.build().fetch_all(&mut *connection).await.map_err(&failed)?);
     }
-    let decided = rows.iter().position(|row| number::<i64>(row, "part").is_ok_and(|part| part == DECIDED));
-    let Some(decided) = decided else { return Ok(false) };
+    let parts = rows.iter().map(|row| number::<i64>(row, "part")).collect::<Result<Vec<_>, _>>()?;
+    let Some(decided) = parts.into_iter().position(|part| part == DECIDED) else { return Ok(false) };
     rows.swap_remove(decided);
     let Some(due) = due(spending, &accounts, &rows)? else { return Ok(true) };
     let mut write = write::<Postgres>(spending, &due, ["WITH spent AS (", ")"]);

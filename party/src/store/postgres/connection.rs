@@ -22,6 +22,8 @@ impl Connection for PgConnection {
     const CARD_OF_SCOPE: &'static str = "decode(substr(scope, 11, 64), 'hex')";
     const NAMES_LOCKS: &'static str =
         "strpos(body, '\"kind\":\"key_locked\"') > 0 OR strpos(body, '\"kind\":\"keys_found_locked\"') > 0";
+    const COUNT_TABLES: &'static str =
+        "SELECT COUNT(*) AS count FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1";
 
     async fn run(&mut self, statement: Statement<'_>, values: &[Value<'_>]) -> Result<u64, sqlx::Error> {
         bound::<Postgres>(statement, values).execute(self).await.map(|done| done.rows_affected())

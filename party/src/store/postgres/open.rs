@@ -2,19 +2,17 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection as _, postgres::PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 
-use super::{PostgresOptions, PostgresStore, place::Home, presence::Presence};
+use super::{PostgresOptions, PostgresStore, place::Home, presence::Presence, schema};
 use crate::store::{
-    RecordStore as _, StoreError, backend::Attached, columns::unavailable, health::Health, migrations,
+    RecordStore as _, StoreError, backend::Attached, health::Health, migrations::OF_POSTGRES,
 };
 
 /// Connections of one worker: more than that many of its sessions talking to the store at the same
 /// moment wait for each other, a millisecond or so. A server takes a hundred as it is installed.
 const MAX_CONNECTIONS: u32 = 12;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A migration may rebuild an index over all wallets.
-const MIGRATION_DEADLINE: Duration = Duration::from_secs(3600);
 
 impl PostgresStore {
     /// Makes the tables in an empty database, or opens the store that is there.
@@ -22,15 +20,17 @@ impl PostgresStore {
     /// # Errors
     /// When the server cannot be reached, may forget what it commits, or refuses to make tables.
     pub async fn create(options: &PostgresOptions) -> Result<Self, StoreError> {
+        schema::expand(&OF_POSTGRES, options).await?;
         Self::open_with(options, false).await
     }
 
-    /// Opens a store, brings its schema up to date, looks whether it was moved, and tries a write.
-    /// When that fails the store opens, but is not ready.
+    /// Opens a store, adds to its schema what this build needs, looks whether it was moved, and
+    /// tries a write. When that fails the store opens, but is not ready.
     ///
     /// # Errors
-    /// When there is no store in the database, when a newer build made it, when the server cannot
-    /// be reached, takes no writes or may forget what it commits.
+    /// When there is no store in the database, when a newer build removed what this one reads, when
+    /// something is missing that the options forbid to add, when the server cannot be reached,
+    /// takes no writes or may forget what it commits.
     pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
         Self::require_store(options).await?;
         Self::open_with(options, false).await
@@ -47,33 +47,8 @@ impl PostgresStore {
         Self::open_with(options, true).await
     }
 
-    async fn require_store(options: &PostgresOptions) -> Result<(), StoreError> {
-        let failed = unavailable("look for it");
-        let mut connection = options.connect().await?;
-        let there: bool = sqlx::query_scalar("SELECT to_regclass('paillier_keys') IS NOT NULL")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(&failed)?;
-        connection.close().await.map_err(&failed)?;
-        match there {
-            true => Ok(()),
-            false => Err(StoreError::Exists(format!("there is no share store at {options}"))),
-        }
-    }
-
-    /// Brings the schema up to date.
-    pub(in crate::store) async fn migrate(options: &PostgresOptions) -> Result<(), StoreError> {
-        let failed = unavailable("bring the schema up to date");
-        let mut connection = options.connect_for_long().await?;
-        tokio::time::timeout(MIGRATION_DEADLINE, Box::pin(migrations::of_postgres().run(&mut connection)))
-            .await
-            .map_err(|_| failed(sqlx::Error::PoolTimedOut))?
-            .map_err(|error| failed(sqlx::Error::Migrate(Box::new(error))))?;
-        connection.close().await.map_err(&failed)
-    }
-
     async fn open_with(options: &PostgresOptions, restored: bool) -> Result<Self, StoreError> {
-        Self::migrate(options).await?;
+        schema::prepare(options).await?;
         let (home, health) = (Home::default(), Health::untried());
         let (place, unwell) = (home.clone(), health.clone());
         let pool = PgPoolOptions::new()

@@ -27,6 +27,8 @@ pub struct PostgresOptions {
     url: String,
     pub(super) connect: PgConnectOptions,
     pub(super) lossless_failover: bool,
+    /// Whether opening the store adds to its schema what this build needs.
+    pub(super) expands: bool,
 }
 
 /// Without the password.
@@ -104,7 +106,7 @@ impl PostgresOptions {
             .options(DEADLINES)
             // Statements hold identifiers and sealed bytes; neither belongs into a log.
             .disable_statement_logging();
-        Ok(Self { url: url.to_owned(), connect, lossless_failover: false })
+        Ok(Self { url: url.to_owned(), connect, lossless_failover: false, expands: true })
     }
 
     /// The same with a password.
@@ -119,6 +121,14 @@ impl PostgresOptions {
     #[must_use]
     pub fn with_lossless_failover(mut self, lossless: bool) -> Self {
         self.lossless_failover = lossless;
+        self
+    }
+
+    /// The same for a store whose schema is not changed when it is opened: a store that lacks what
+    /// this build needs is refused.
+    #[must_use]
+    pub fn without_expansion(mut self, without: bool) -> Self {
+        self.expands = !without;
         self
     }
 

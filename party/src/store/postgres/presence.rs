@@ -6,10 +6,16 @@ use sqlx::PgConnection;
 use tokio::sync::Mutex;
 
 use super::{PostgresOptions, connection::number_of, within};
-use crate::store::{StoreError, columns::unavailable, connection::NamedLock};
+use crate::store::{
+    StoreError,
+    columns::unavailable,
+    connection::{Connection as _, NamedLock, values},
+    migrations::OF_POSTGRES,
+};
 
-/// One opening of a store, as the others see it: a connection of its own that holds an advisory
-/// lock. The server gives the lock back however this process ends.
+/// One opening of a store, as the others see it: a connection of its own that holds two advisory
+/// locks, of its id and of the level of the schema that it knows. The server gives them back
+/// however this process ends.
 #[derive(Debug, Clone)]
 pub(super) struct Presence {
     id: [u8; 16],
@@ -27,7 +33,7 @@ impl Presence {
         self.id
     }
 
-    /// Takes the advisory lock, again if the connection that held it broke.
+    /// Takes the advisory locks, again if the connection that held it broke.
     pub(super) async fn show(&self, options: &PostgresOptions) -> Result<(), StoreError> {
         within("show that it is open", async {
             let mut held = self.connection.lock().await;
@@ -49,7 +55,10 @@ impl Presence {
         }
         *held = None;
         let mut connection = options.connect_for_long().await?;
-        sqlx::query("SELECT pg_advisory_lock_shared($1, $2)")
+        // The level first: what is seen to be here has named it.
+        sqlx::query("SELECT pg_advisory_lock_shared($1, $2), pg_advisory_lock_shared($3, $4)")
+            .bind(NamedLock::Level as i32)
+            .bind(i32::try_from(OF_POSTGRES.level()).unwrap_or(i32::MAX))
             .bind(NamedLock::Presence as i32)
             .bind(number_of(&self.id))
             .execute(&mut connection)
@@ -89,6 +98,22 @@ impl Presence {
             }
         }
         Ok(ended)
+    }
+
+    /// How many openings live that do not know this level of the schema. One without a level is of
+    /// a build from before there were any.
+    pub(super) async fn count_below(connection: &mut PgConnection, level: i64) -> Result<u64, StoreError> {
+        let statement = "SELECT COUNT(*) AS count FROM pg_locks AS p
+             WHERE p.locktype = 'advisory' AND p.classid::BIGINT = $1 AND p.objsubid = 2
+               AND p.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+               AND NOT EXISTS (
+                 SELECT 1 FROM pg_locks AS l
+                 WHERE l.pid = p.pid AND l.locktype = 'advisory' AND l.database = p.database
+                   AND l.classid::BIGINT = $2 AND l.objsubid = 2 AND l.objid::BIGINT >= $3)";
+        let values = values![NamedLock::Presence as u32, NamedLock::Level as u32, level];
+        let count = connection.count(&[statement], values).await;
+        let count = count.map_err(unavailable("look which builds have it open"))?;
+        u64::try_from(count).map_err(|_| StoreError::Corrupt("a number out of range"))
     }
 
     pub(super) async fn close(&self) {

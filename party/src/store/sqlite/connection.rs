@@ -24,6 +24,8 @@ impl Connection for SqliteConnection {
     const CARD_OF_SCOPE: &'static str = "unhex(substr(scope, 11, 64))";
     const NAMES_LOCKS: &'static str =
         "instr(body, '\"kind\":\"key_locked\"') > 0 OR instr(body, '\"kind\":\"keys_found_locked\"') > 0";
+    const COUNT_TABLES: &'static str =
+        "SELECT COUNT(*) AS count FROM sqlite_master WHERE type = 'table' AND name = $1";
 
     async fn run(&mut self, statement: Statement<'_>, values: &[Value<'_>]) -> Result<u64, sqlx::Error> {
         bound::<Sqlite>(statement, values).execute(self).await.map(|done| done.rows_affected())

@@ -2,14 +2,16 @@
 
 use std::{
     fs::{File, TryLockError},
+    io::Write as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::store::StoreError;
+use crate::store::{StoreError, migrations::OF_SQLITE};
 
 /// One opening of a store, as the others see it: a file beside the database that is locked while
-/// this process lives. The operating system gives the lock back however the process ends.
+/// this process lives, and names the level of the schema that it knows. The operating system gives
+/// the lock back however the process ends.
 #[derive(Debug, Clone)]
 pub(super) struct Presence {
     id: [u8; 16],
@@ -54,8 +56,9 @@ impl Presence {
         }
         let path = Self::path_of(database, &hex::encode(self.id));
         let failed = |source| StoreError::File { path: path.clone(), source };
-        let file = File::create(&path).map_err(failed)?;
+        let mut file = File::create(&path).map_err(failed)?;
         file.try_lock().map_err(|error| failed(error.into()))?;
+        writeln!(file, "{}", OF_SQLITE.level()).map_err(failed)?;
         *held = Some(Held { path: path.clone(), _file: file });
         Ok(())
     }
@@ -85,17 +88,42 @@ impl Presence {
 
     /// Removes the files of openings that have ended.
     pub(super) fn tidy(database: &Path) {
-        let (Some(folder), Some(name)) = (database.parent(), database.file_name()) else { return };
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let Ok(entries) = std::fs::read_dir(folder) else { return };
-        let start = format!("{}.instance-", name.to_string_lossy());
-        for entry in entries.flatten() {
-            let file = entry.file_name();
-            let id =
-                file.to_str().and_then(|file| file.strip_prefix(&start)).and_then(|id| hex::decode(id).ok());
-            if let Some(id) = id {
-                Self::has_ended(database, &id);
+        for id in Self::all(database).unwrap_or_default() {
+            Self::has_ended(database, &id);
+        }
+    }
+
+    /// How many openings live that do not know this level of the schema. One that does not name its
+    /// level is of a build from before there were any.
+    ///
+    /// # Errors
+    /// When the database's folder cannot be read.
+    pub(super) fn count_below(database: &Path, level: i64) -> Result<u64, StoreError> {
+        let failed = |source| StoreError::File { path: database.to_owned(), source };
+        let mut count = 0;
+        for id in Self::all(database).map_err(failed)? {
+            let named = std::fs::read_to_string(Self::path_of(database, &hex::encode(&id)));
+            let knows = named.ok().and_then(|named| named.trim_end().parse::<i64>().ok());
+            if !Self::has_ended(database, &id) && knows.is_none_or(|knows| knows < level) {
+                count += 1;
             }
         }
+        Ok(count)
+    }
+
+    /// The ids of all openings that left a file, whether they live or not.
+    fn all(database: &Path) -> std::io::Result<Vec<Vec<u8>>> {
+        let (Some(folder), Some(name)) = (database.parent(), database.file_name()) else {
+            return Ok(Vec::new());
+        };
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let start = format!("{}.instance-", name.to_string_lossy());
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let file = entry?.file_name();
+            let id = file.to_str().and_then(|file| file.strip_prefix(&start));
+            ids.extend(id.and_then(|id| hex::decode(id).ok()));
+        }
+        Ok(ids)
     }
 }
