@@ -22,6 +22,7 @@ use crate::{
     approval,
     auth::{TenantAccess, Tokens},
     board::Board,
+    broker_proof::{self, BrokerProof},
     clock::now_ms,
     directory::{Directory, PartyEntry},
     feed::{self, Feed},
@@ -59,6 +60,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The broker, and the orchestrator's credential there.
     pub broker: ConnectSettings,
+    /// Whether to accept and start jobs on a broker whose nodes do not prove that they keep what
+    /// they acknowledge. Default false. A power cut may then revoke jobs and results.
+    pub trust_broker: bool,
     /// How streams and buckets are kept.
     pub storage: StorageSettings,
     /// The tenants that may call the HTTP interface.
@@ -101,6 +105,7 @@ impl Config {
         Ok(Self {
             listen: Self::DEFAULT_LISTEN,
             broker,
+            trust_broker: false,
             storage: StorageSettings::default(),
             tenants,
             parties,
@@ -118,6 +123,7 @@ impl core::fmt::Debug for Config {
         f.debug_struct("Config")
             .field("listen", &self.listen)
             .field("broker", &self.broker)
+            .field("trust_broker", &self.trust_broker)
             .field("tenants", &self.tenants)
             .field("parties", &self.parties)
             .field("http", &self.http)
@@ -199,6 +205,7 @@ impl ApiServer {
         let orchestrator = Arc::new(Orchestrator {
             directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
             bus,
+            broker: BrokerProof::new(config.trust_broker),
             webhooks: Endpoints::new(endpoints),
             deliverer: Deliverer::new(config.webhooks, config.result_key.clone(), config.other_result_key)
                 .map_err(OrchestratorError::Webhooks)?,
@@ -279,6 +286,7 @@ impl ApiServer {
         let _ends = stop.clone().drop_guard();
         let _ends_streams = orchestrator.shutdown.clone().drop_guard();
         let drain = orchestrator.queue.drain;
+        let asker = broker_proof::run(Arc::clone(&orchestrator), stop.clone());
         let worker = work::run(Arc::clone(&orchestrator), stop.clone(), drain);
         let sweeper = sweep::run(Arc::clone(&orchestrator), stop.clone());
         let revocations = revocation::run(Arc::clone(&orchestrator), stop.clone());
@@ -318,9 +326,10 @@ impl ApiServer {
             Ok(services)
         };
         let all = async {
-            let (services, served, (), (), (), (), (), ()) = tokio::try_join!(
+            let (services, served, (), (), (), (), (), (), ()) = tokio::try_join!(
                 listening,
                 api,
+                infallible(asker),
                 infallible(worker),
                 infallible(sweeper),
                 infallible(revocations),

@@ -37,6 +37,7 @@ mod counters;
 pub mod deliveries;
 pub mod ends;
 mod event;
+mod gather;
 mod incoming;
 pub mod kv;
 mod metrics;

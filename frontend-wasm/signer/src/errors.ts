@@ -84,6 +84,7 @@ const KINDS: Readonly<Record<string, DuetErrorKind>> = {
   overloaded: "party-unreachable",
   "no-pair-available": "party-unreachable",
   "broker-unreachable": "party-unreachable",
+  "unsafe-broker": "party-unreachable",
   "storage-unavailable": "party-unreachable",
 };
 
