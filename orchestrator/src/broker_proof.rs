@@ -127,10 +127,7 @@ impl Answer {
 }
 
 fn parse(answers: &[Bytes]) -> Result<Vec<Answer>, Flaw> {
-    answers
-        .iter()
-        .map(|answer| serde_json::from_slice(answer).map_err(|_| Flaw::Unreadable))
-        .collect()
+    answers.iter().map(|answer| serde_json::from_slice(answer).map_err(|_| Flaw::Unreadable)).collect()
 }
 
 /// Judges a broker by the answers of its nodes. A node that is away is not counted against it.
@@ -281,7 +278,8 @@ mod tests {
         let lines: Vec<&str> = LINES.split('`').skip(1).step_by(2).collect();
         assert_eq!(lines.len(), 3);
         for line in lines {
-            let line = line.strip_prefix("exports: [").and_then(|line| line.strip_suffix(']')).unwrap_or(line);
+            let line =
+                line.strip_prefix("exports: [").and_then(|line| line.strip_suffix(']')).unwrap_or(line);
             assert!(configuration.contains(line), "{line}");
         }
     }

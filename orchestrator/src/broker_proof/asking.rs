@@ -50,7 +50,9 @@ pub(crate) struct BrokerProof {
 impl BrokerProof {
     pub(crate) fn new(is_trusted: bool) -> Self {
         if is_trusted {
-            tracing::warn!("the broker is trusted unseen (--trust-broker): a power cut may revoke what it acknowledged");
+            tracing::warn!(
+                "the broker is trusted unseen (--trust-broker): a power cut may revoke what it acknowledged"
+            );
         }
         Self { is_trusted, verdict: watch::Sender::default() }
     }
@@ -100,7 +102,9 @@ impl BrokerProof {
             is_news
         });
         match verdict {
-            Ok(()) if is_news => tracing::info!("every node of the broker that answers flushes what it acknowledges"),
+            Ok(()) if is_news => {
+                tracing::info!("every node of the broker that answers flushes what it acknowledges")
+            }
             Err(flaw) if is_news => {
                 tracing::error!(code = %Code::UnsafeBroker, trusted = self.is_trusted, "{flaw}");
             }

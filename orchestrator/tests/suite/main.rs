@@ -27,3 +27,4 @@ mod revocations;
 mod rig;
 mod several;
 mod submission;
+mod unsafe_broker;
