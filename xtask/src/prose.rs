@@ -158,9 +158,14 @@ fn servers(text: &str, pinned: &str) -> Vec<Finding> {
             if before.is_some_and(|letter| letter.is_alphanumeric() || ['-', '_'].contains(&letter)) {
                 continue;
             }
-            let rest: String =
-                lower.get(at + name.len()..).into_iter().flat_map(str::chars).take(NAME_TO_VERSION).collect();
-            let sentence = rest.split(". ").next().unwrap_or_default();
+            let rest = lower.get(at + name.len()..).unwrap_or_default();
+            // A version that begins near the name is read to its end.
+            let end = rest
+                .char_indices()
+                .skip(NAME_TO_VERSION)
+                .find(|(_, letter)| !letter.is_ascii_digit() && *letter != '.')
+                .map_or(rest.len(), |(end, _)| end);
+            let sentence = rest.get(..end).and_then(|near| near.split(". ").next()).unwrap_or_default();
             let numbers = sentence.split(|letter: char| !letter.is_ascii_digit() && letter != '.');
             let versions = numbers.map(|number| number.trim_matches('.'));
             // An address has four parts.
@@ -276,6 +281,7 @@ mod tests {
         for fine in [
             "FROM docker.io/library/nats:2.15.1-alpine AS server",
             "`nats-server` 2.15.1 or later",
+            "#     nats-server -c nats.conf             # 2.15.1 or later",
             "the `nats-jetstream` trigger. It needs KEDA 2.12 or later",
             "DUET_NATS_URL=tls://10.0.0.1:4222, async-nats 0.51.0",
             "nats-server listens on 10.0.0.1",
