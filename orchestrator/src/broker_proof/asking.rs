@@ -167,3 +167,20 @@ async fn ask(bus: &Bus) -> Option<Result<(), Flaw>> {
     }
     Some(Err(Flaw::Silent))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_new_connection_has_no_verdict_until_its_nodes_were_asked() {
+        let proof = BrokerProof::new(false);
+        proof.note(Ok(()));
+        assert_eq!(proof.require().await, Ok(()));
+        proof.forget();
+        assert!(!proof.is_safe());
+        let asked = async { proof.note(Err(Flaw::WithoutStore)) };
+        let (required, ()) = tokio::join!(proof.require(), asked);
+        assert_eq!(required.unwrap_err().code, Code::UnsafeBroker);
+    }
+}
