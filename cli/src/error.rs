@@ -133,6 +133,9 @@ impl ErrorCode {
             Code::BrokerUnreachable => {
                 "Check --nats-url, --nats-ca and --nats-nkey, and that the broker runs."
             }
+            Code::UnsafeBroker => {
+                "The broker's operator has to correct its configuration (deploy/README.md); what is queued waits meanwhile."
+            }
             Code::ChainIdMismatch => "Use a node of the transaction's chain, or correct the chain id.",
             Code::Unauthorized => "Check the tenant's API token (--api-token-file, DUET_API_TOKEN).",
             Code::UnknownWallet => "`duet wallet list` names the wallets of this machine.",

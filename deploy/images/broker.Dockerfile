@@ -3,7 +3,7 @@
 #
 # The server is one static program, and the image contains nothing else.
 
-FROM docker.io/library/nats:2.12-alpine AS server
+FROM docker.io/library/nats:2.15.1-alpine AS server
 RUN install -d -o 65532 -g 65532 -m 0700 /jetstream
 
 FROM scratch

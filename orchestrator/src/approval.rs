@@ -274,6 +274,7 @@ impl Orchestrator {
         if now_ms() >= entry.value.expires_at_ms {
             return Err(Refusal::new(Code::JobExpired, "the job has expired"));
         }
+        self.broker.require().await?;
         let with_device: Vec<Pair> =
             request.pairs.iter().copied().filter(|pair| pair.initiator() == ShareIndex::Device).collect();
         let past: Vec<_> = past_attempts(&entry.value);

@@ -62,6 +62,7 @@ mod audit;
 pub mod auth;
 mod batch;
 mod board;
+mod broker_proof;
 mod clock;
 mod digests;
 mod directory;

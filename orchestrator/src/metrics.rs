@@ -451,14 +451,30 @@ impl Collector for Present {
             let labels = [("state", state.as_str())];
             ConstGauge::new(whole(jobs)).encode(metric.encode_family(&labels)?)?;
         }
-        let help = "requests to this process that wait for results: pages, event streams and batches";
-        let readers = ConstGauge::new(whole(self.0.feed.readers()));
-        readers.encode(encoder.encode_descriptor(
-            "duet_results_readers",
-            help,
-            None,
-            readers.metric_type(),
-        )?)
+        let broker = &self.0.broker;
+        for (name, help, value) in [
+            (
+                "duet_results_readers",
+                "requests to this process that wait for results: pages, event streams and batches",
+                whole(self.0.feed.readers()),
+            ),
+            (
+                "duet_broker_safe",
+                "1 while each node of the broker that answers says that it flushes what it acknowledges. \
+                 Watch for: 0 for a minute: no job is accepted or started (`unsafe-broker`)",
+                i64::from(broker.is_safe()),
+            ),
+            (
+                "duet_broker_trusted",
+                "1 if `--trust-broker` has jobs accepted and started although `duet_broker_safe` is 0. Watch \
+                 for: 1: a power cut may revoke what was acknowledged",
+                i64::from(broker.is_trusted()),
+            ),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     auth::Tokens,
     batch::BatchRecord,
     board::Board,
+    broker_proof::BrokerProof,
     clock::now_ms,
     digests::{Answer, Claim},
     directory::Directory,
@@ -34,6 +35,7 @@ use crate::{
 /// only secret is the key that signs results.
 pub struct Orchestrator {
     pub(crate) bus: Bus,
+    pub(crate) broker: BrokerProof,
     pub(crate) storage: StorageSettings,
     pub(crate) stores: Stores,
     pub(crate) http: HttpSettings,

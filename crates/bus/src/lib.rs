@@ -38,6 +38,7 @@ mod counters;
 pub mod deliveries;
 pub mod ends;
 mod event;
+mod gather;
 mod incoming;
 pub mod kv;
 pub mod markers;

@@ -331,7 +331,7 @@ impl Bus {
 }
 
 /// Resolves when the broker refuses a publication on `subject`; otherwise never.
-async fn publish_denied(events: &mut broadcast::Receiver<BusEvent>, subject: &str) {
+pub(crate) async fn publish_denied(events: &mut broadcast::Receiver<BusEvent>, subject: &str) {
     loop {
         match events.recv().await {
             Ok(BusEvent::PermissionDenied(Denied::Publish(refused))) if refused == subject => return,

@@ -136,6 +136,10 @@ pub enum Address {
     ///
     /// From the party, into the stream `DUET_HEADS`, which keeps the newest only.
     Head(PartyId),
+    /// Each node's version, clock and storage settings.
+    ///
+    /// A request of an orchestrator that every node of the broker answers.
+    Broker,
 }
 
 impl fmt::Display for Address {
@@ -156,6 +160,7 @@ impl fmt::Display for Address {
             Self::Delivery(endpoint) => write!(f, "{PREFIX}.delivery.{endpoint}"),
             Self::Audit(from) => write!(f, "{PREFIX}.audit.{from}"),
             Self::Head(party) => write!(f, "{PREFIX}.head.{party}"),
+            Self::Broker => write!(f, "{PREFIX}.broker"),
         }
     }
 }
@@ -197,6 +202,7 @@ fn parse(text: &str) -> Option<Address> {
         ["delivery", endpoint] => Address::Delivery(endpoint.parse().ok()?),
         ["audit", from] => Address::Audit(speaker(from)?),
         ["head", party] => Address::Head(party.parse().ok()?),
+        ["broker"] => Address::Broker,
         _ => return None,
     })
 }
@@ -336,6 +342,7 @@ mod tests {
             Address::Delivery(EndpointId([2; 16])),
             Address::Audit(Speaker::Gateway),
             Address::Head(party("service")),
+            Address::Broker,
         ]
     }
 

@@ -55,6 +55,19 @@ impl Broker {
         Ok(Self { server, temporary: None, credentials: credentials.to_owned() })
     }
 
+    /// Changes its configuration for the next start, as [`NatsServer::change_configuration`] does.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn change_configuration(&mut self, change: impl Fn(&str) -> String) -> Result<()> {
+        self.server.change_configuration(&self.credentials.join("changed"), change)
+    }
+
+    /// Has the next start read the repository's configuration again.
+    pub fn restore_configuration(&mut self) {
+        self.server.restore_configuration();
+    }
+
     /// Its URL for [`ConnectSettings::urls`].
     #[must_use]
     pub fn url(&self) -> String {

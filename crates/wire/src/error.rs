@@ -165,6 +165,8 @@ codes! {
     NoPairAvailable = "no-pair-available", 503, Unavailable, "No pair available";
     /// The broker is unreachable.
     BrokerUnreachable = "broker-unreachable", 503, Unavailable, "Broker unreachable";
+    /// The broker does not prove that it keeps what it acknowledges.
+    UnsafeBroker = "unsafe-broker", 503, Unavailable, "Unsafe broker";
     /// The store refuses to work.
     StorageUnavailable = "storage-unavailable", 503, Unavailable, "Storage unavailable";
     /// An answer did not arrive in time.
@@ -226,6 +228,7 @@ impl Code {
             | Self::NoPairAvailable
             | Self::StorageUnavailable
             | Self::BrokerUnreachable
+            | Self::UnsafeBroker
             | Self::QueueFull
             | Self::RateLimited
             | Self::SessionReplayed

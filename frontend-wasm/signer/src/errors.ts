@@ -85,6 +85,7 @@ const KINDS: Readonly<Record<string, DuetErrorKind>> = {
   "party-away": "party-unreachable",
   "no-pair-available": "party-unreachable",
   "broker-unreachable": "party-unreachable",
+  "unsafe-broker": "party-unreachable",
   "storage-unavailable": "party-unreachable",
 };
 

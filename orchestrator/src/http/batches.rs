@@ -45,7 +45,9 @@ pub(super) async fn submit(
             ApiError::new(Code::MalformedJson, "the body could not be read")
         }
     })?;
-    let (record, results) = orchestrator.submit_batch(&tenant, read(&body)?).await.map_err(Refusal::from)?;
+    let batch = read(&body)?;
+    orchestrator.broker.require().await?;
+    let (record, results) = orchestrator.submit_batch(&tenant, batch).await.map_err(Refusal::from)?;
     let items: Vec<BatchItemView> = results.into_iter().map(show).collect();
     if let Some(refused) = refused_for_now(&items) {
         return Err(refused);

@@ -18,6 +18,10 @@ const READY_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Health {
     pub(super) status: &'static str,
+    /// `safe` if the broker proves that it keeps what it acknowledges, `trusted` if the operator
+    /// vouches for it instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) broker: Option<&'static str>,
     /// When this process found that the broker had lost streams or buckets, in milliseconds since
     /// 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,12 +33,13 @@ pub(super) async fn alive() -> Json<Health> {
     Json(Health { status: "alive", ..Health::default() })
 }
 
-/// `GET /readyz`: the broker is reachable, and its streams and buckets are there.
+/// `GET /readyz`: the broker is reachable and safe, and its streams and buckets are there.
 pub(super) async fn ready(State(orchestrator): State<Arc<Orchestrator>>) -> Result<Json<Health>, ApiError> {
     let bus = &orchestrator.bus;
     if !bus.is_connected() {
         return Err(ApiError::new(Code::BrokerUnreachable, "there is no connection to the broker"));
     }
+    orchestrator.broker.require().await?;
     let looks = stores::names().map(|name| async move { (bus.look_at_stream(&name).await, name) });
     let Ok(looks) = timeout(READY_DEADLINE, futures::future::join_all(looks)).await else {
         return Err(ApiError::new(Code::StorageUnavailable, "JetStream does not answer in time"));
@@ -48,5 +53,10 @@ pub(super) async fn ready(State(orchestrator): State<Arc<Orchestrator>>) -> Resu
         tracing::warn!(%error, "not ready");
         return Err(ApiError::new(Code::StorageUnavailable, "a stream or bucket is out of reach"));
     }
-    Ok(Json(Health { status: "ready", stores_lost_at_ms: orchestrator.stores.lost_at_ms() }))
+    let broker = if orchestrator.broker.is_trusted() { "trusted" } else { "safe" };
+    Ok(Json(Health {
+        status: "ready",
+        broker: Some(broker),
+        stores_lost_at_ms: orchestrator.stores.lost_at_ms(),
+    }))
 }

@@ -300,6 +300,7 @@ fn job_operations() -> Vec<Operation> {
                 C::PartyAway,
                 C::NoPairAvailable,
                 C::BrokerUnreachable,
+                C::UnsafeBroker,
             ]),
         operation("get", "/v1/jobs", "listJobs", "The tenant's jobs, newest first")
             .with([in_query("state", &of("JobState"), "Only those in this state."), last_job(), page()])
@@ -360,7 +361,15 @@ fn job_operations() -> Vec<Operation> {
         operation("post", "/v1/dead-letters/{id}/redrive", "redriveDeadLetter", "Puts a job back into the queue")
             .with([in_path("JobId")])
             .answers(202, "The job, queued.", "Job")
-            .refuses([C::NotFound, C::Conflict, C::DuplicateDigest, C::RejectedByOwner, C::JobExpired, C::QueueFull]),
+            .refuses([
+                C::NotFound,
+                C::Conflict,
+                C::DuplicateDigest,
+                C::RejectedByOwner,
+                C::JobExpired,
+                C::QueueFull,
+                C::UnsafeBroker,
+            ]),
         operation("post", "/v1/batches", "submitBatch", "Submits many signing requests at once")
             .described(format!(
                 "Each is accepted or refused alone, as if it had been submitted alone. The body has at most {MAX_BATCH_SIZE_BYTES} bytes, \
@@ -369,7 +378,7 @@ fn job_operations() -> Vec<Operation> {
             .taking("BatchRequest")
             .answers(202, "At least one is a new job.", "BatchAnswer")
             .answers(200, "None is a new job.", "BatchAnswer")
-            .refuses([C::MalformedJson, C::TooLarge, C::QueueFull]),
+            .refuses([C::MalformedJson, C::TooLarge, C::QueueFull, C::UnsafeBroker]),
         operation("get", "/v1/batches/{id}", "showBatch", "How far a batch's jobs are")
             .with([in_path("BatchId")])
             .answers(200, "The batch.", "Batch")
@@ -483,7 +492,7 @@ fn process_operations() -> Vec<Operation> {
         operation("get", "/readyz", "ready", "Whether it can accept jobs")
             .open()
             .answers(200, "It can.", "Health")
-            .refuses([Code::BrokerUnreachable, Code::StorageUnavailable]),
+            .refuses([Code::BrokerUnreachable, Code::UnsafeBroker, Code::StorageUnavailable]),
     ]
 }
 

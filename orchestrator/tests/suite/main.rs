@@ -29,5 +29,6 @@ mod rig;
 mod several;
 mod soak;
 mod submission;
+mod unsafe_broker;
 mod waiting;
 mod webhooks;

@@ -39,6 +39,7 @@ use duet_wire::{
 };
 use futures::StreamExt as _;
 use k256::ecdsa::signature::hazmat::RandomizedPrehashSigner as _;
+use prometheus_client::registry::Registry;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -390,11 +391,20 @@ async fn party(world: &Arc<World>, broker: &Broker, role: Role, index: ShareInde
 /// A running orchestrator.
 pub(crate) struct Running {
     pub(crate) url: String,
+    metrics: Registry,
     task: JoinHandle<()>,
     stop: CancellationToken,
 }
 
 impl Running {
+    /// The value of a metric without labels.
+    pub(crate) fn metric(&self, name: &str) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.metrics).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name}: {text}")).to_owned()
+    }
+
     /// Ends it as a crash would.
     pub(crate) async fn crash(self) {
         self.task.abort();
@@ -475,12 +485,14 @@ impl Rig {
     pub(crate) async fn start(&self) -> Running {
         let server = Box::pin(ApiServer::bind(self.config.clone())).await.unwrap();
         let url = format!("http://{}", server.address());
+        let mut metrics = Registry::default();
+        server.register_metrics(&mut metrics);
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let stop = stop.clone();
             async move { server.serve(stop).await.unwrap() }
         });
-        Running { url, task, stop }
+        Running { url, metrics, task, stop }
     }
 
     /// Sets what the initiator does in the next sessions.

@@ -199,6 +199,15 @@ fn refusals() -> Vec<(&'static str, Value)> {
                 [
                     ("status", true, one_of(["alive", "ready"], "The process's state.")),
                     (
+                        "broker",
+                        false,
+                        one_of(
+                            ["safe", "trusted"],
+                            "Of a process that is ready: whether the broker's nodes say that they flush what they acknowledge, or \
+                             the operator vouches for them (`--trust-broker`), whatever they say.",
+                        ),
+                    ),
+                    (
                         "stores_lost_at_ms",
                         false,
                         moment("When this process found that the broker had lost streams or buckets"),

@@ -246,7 +246,7 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
     let event = RawValue::from_string("{\"step\":1}".to_owned()).unwrap();
     let progress = ProgressEvent { session: SessionId([2; 16]), from: "service".to_owned(), event };
     let first = |jobs: Vec<JobView>| jobs.into_iter().take(1).collect();
-    let health = |status, stores_lost_at_ms| Health { status, stores_lost_at_ms };
+    let health = |status, broker, stores_lost_at_ms| Health { status, broker, stores_lost_at_ms };
     let accepted = |delivery, replay| ReplayAccepted { delivery, replay };
     vec![
         ("Approved", values([Noted { parties: vec!["service".to_owned()] }])),
@@ -261,7 +261,14 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
         ("Delivery", values(deliveries())),
         ("DeliveryPage", values([DeliveryPage { deliveries: deliveries() }])),
         ("EndPage", values([EndPage { results: ends(), next: "1".to_owned() }])),
-        ("Health", values([health("alive", None), health("ready", Some(1))])),
+        (
+            "Health",
+            values([
+                health("alive", None, None),
+                health("ready", Some("safe"), None),
+                health("ready", Some("trusted"), Some(1)),
+            ]),
+        ),
         ("Job", values(jobs())),
         (
             "JobPage",
