@@ -150,7 +150,8 @@ impl Orchestrator {
                     JobState::Running { .. }
                     | JobState::Failed { .. }
                     | JobState::Expired
-                    | JobState::Cancelled => {}
+                    | JobState::Cancelled
+                    | JobState::Unknown(_) => {}
                 }
                 record.revocation = Some(revocation.clone());
                 Ok(())

@@ -277,7 +277,7 @@ impl Orchestrator {
                 AssertUnwindSafe(Box::pin(self.carry_on(&held.key, deliveries))).catch_unwind().await;
             let looked = match looked {
                 Ok(Ok(looked)) => looked,
-                Ok(Err(StoreError::Corrupt(reason))) => {
+                Ok(Err(StoreError::Corrupt(reason) | StoreError::Newer(reason))) => {
                     tracing::error!(reason, "a job's entry cannot be read; passed over");
                     self.board.pass_over(&held.key);
                     Looked::Nothing
@@ -376,13 +376,15 @@ impl Orchestrator {
                     worked = true;
                 }
                 // Either the owner's device does the work and the sweeper watches the clock, or
-                // another orchestrator processes the job, or it is settled.
+                // another orchestrator processes the job, or it is settled, or an orchestrator of a
+                // later release knows what its state means.
                 JobState::Running { .. }
                 | JobState::AwaitingOwner
                 | JobState::Signed { .. }
                 | JobState::Failed { .. }
                 | JobState::Expired
-                | JobState::Cancelled => {
+                | JobState::Cancelled
+                | JobState::Unknown(_) => {
                     // The board must not offer the job again before its watch reports the change.
                     self.board.apply(key, entry.value, entry.revision);
                     return Ok(done(worked));

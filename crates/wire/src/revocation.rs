@@ -15,7 +15,6 @@ use crate::{
 /// A revocation's signature with its signer, without the request. Tenants and devices send it; the
 /// orchestrator already has the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RevocationProof {
     /// The signer: the Ed25519 key of the request's requester, or of the wallet's owner.
     #[serde(with = "hex_array")]

@@ -47,6 +47,6 @@ pub(super) async fn redrive(
     Caller(tenant): Caller,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<JobView>), ApiError> {
-    let record = orchestrator.put_back(&tenant, jobs::job_id(&id)?).await?;
+    let record = orchestrator.put_back(&tenant, jobs::job_id(&id)?).await.map_err(ApiError::about_job)?;
     Ok((StatusCode::ACCEPTED, Json(jobs::view(&record)?)))
 }

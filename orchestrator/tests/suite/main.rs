@@ -23,6 +23,7 @@ mod nginx;
 mod owner;
 mod poison;
 mod pressure;
+mod releases;
 mod revocations;
 mod rig;
 mod several;
