@@ -600,7 +600,7 @@ mod tests {
         put(&board, record(2, 1, JobState::Queued), 2);
         put(&board, record(1, 1, running()), 3);
         assert_eq!(open(&board), (2, 2));
-        assert_eq!(board.open(), OpenJobs { queued: 1, awaiting_owner: 0, running: 1 });
+        assert_eq!(board.open(), OpenJobs { queued: 1, awaiting_owner: 0, running: 1, unknown: 0 });
         put(&board, record(1, 1, JobState::Cancelled), 4);
         assert_eq!(open(&board), (1, 1));
         let (cancelled, _) = board.list(&tenant(), Some(JobStateName::Cancelled), None, 10).unwrap();
