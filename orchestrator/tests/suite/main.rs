@@ -23,6 +23,7 @@ mod nginx;
 mod owner;
 mod poison;
 mod pressure;
+mod recorded;
 mod releases;
 mod revocations;
 mod rig;
