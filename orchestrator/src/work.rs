@@ -19,7 +19,7 @@ use duet_bus::{
 use duet_protocol::ids::{PartyId, SessionId, ShareIndex};
 use duet_wire::{
     Code, JobEvent, JobId, JobRecord, JobState, JobStateName, Pair, Refusal, SigningRequest, TenantId,
-    progress::Step,
+    progress::Step, request::RequestError,
 };
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::{
@@ -355,9 +355,14 @@ impl Orchestrator {
                     if !pause.is_zero() && pause <= self.queue.max_retry_pause {
                         return Ok(Looked::Later(pause));
                     }
-                    let Ok(request) = self.request_of(record) else {
-                        self.give_up(key, unreadable()).await?;
-                        return Ok(Looked::Worked);
+                    let request = match self.request_of(record) {
+                        Ok(request) => request,
+                        // An orchestrator of the release that accepted it reads it.
+                        Err(error @ StoreError::Newer(_)) => return Err(error),
+                        Err(_) => {
+                            self.give_up(key, unreadable()).await?;
+                            return Ok(Looked::Worked);
+                        }
                     };
                     match self.advance(key, entry, &request, &mut observer).await? {
                         Advanced::Tried => worked = true,
@@ -395,8 +400,10 @@ impl Orchestrator {
 
     /// The request that `record` holds. It was verified when the job was accepted.
     pub(crate) fn request_of(&self, record: &JobRecord) -> Result<SigningRequest, StoreError> {
-        SigningRequest::from_json(&record.request.body)
-            .map_err(|error| StoreError::Corrupt(error.to_string()))
+        SigningRequest::from_json(&record.request.body).map_err(|error| match error {
+            RequestError::UnsupportedVersion => StoreError::Newer(error.to_string()),
+            _ => StoreError::Corrupt(error.to_string()),
+        })
     }
 
     /// Takes a queued job one step on: an attempt, a wait for its owner, or its end.

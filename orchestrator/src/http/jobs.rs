@@ -14,8 +14,8 @@ use axum::{
 };
 use duet_bus::kv::Key;
 use duet_wire::{
-    Code, IdempotencyKey, JobId, JobRecord, JobStateName, Priority, SignedRequest, TenantId,
-    encoding::hex_array, priority::UnknownPriority, revocation::RevocationProof,
+    Code, IdempotencyKey, JobId, JobRecord, JobStateName, Priority, SignedRequest, SigningRequest, TenantId,
+    encoding::hex_array, priority::UnknownPriority, request::RequestError, revocation::RevocationProof,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
@@ -59,6 +59,11 @@ pub(super) fn job_id(text: &str) -> Result<JobId, ApiError> {
 
 pub(super) fn view(record: &JobRecord) -> Result<JobView, ApiError> {
     JobView::new(record).map_err(|error| {
+        if let Err(version @ RequestError::UnsupportedVersion) =
+            SigningRequest::from_json(&record.request.body)
+        {
+            return StoreError::Newer(version.to_string()).into();
+        }
         tracing::error!(%error, "a job cannot be shown");
         ApiError::new(Code::Internal, "the stored job cannot be shown")
     })

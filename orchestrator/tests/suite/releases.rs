@@ -164,6 +164,24 @@ async fn a_record_for_later_readers__should_be_refused_and_left_alone() {
     assert_eq!(later.job(&key).await, before);
 }
 
+#[tokio::test]
+async fn a_request_of_a_later_version__should_be_left_alone() {
+    let rig = Rig::with(|config| config.queue.max_in_flight = 1).await;
+    let orchestrator = rig.start().await;
+    let url = orchestrator.url.as_str();
+    let later = Later::new(&rig).await;
+    let (key, id) = later
+        .submit(&rig, &rig.request("later", BACKEND), |record| {
+            record["request"]["body"] = json!("{\"version\": 99}");
+        })
+        .await;
+    let before = later.job(&key).await;
+    a_job_is_signed(&rig, url, "healthy").await;
+    let answer = rig.get(url, &format!("/v1/jobs/{id}")).await;
+    problem(answer, StatusCode::SERVICE_UNAVAILABLE, Code::UnsupportedVersion).await;
+    assert_eq!(later.job(&key).await, before);
+}
+
 /// `value` with one more member in every object.
 fn extended(value: &Value) -> Value {
     match value {
