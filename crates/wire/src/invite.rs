@@ -18,6 +18,7 @@ impl Message for Invitation {
     const KIND: u8 = 0x41;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = Manifest::MAX_SIZE_BYTES + 16;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 /// A worker's answer to an invitation.
@@ -36,6 +37,7 @@ impl Message for InvitationReply {
     const KIND: u8 = 0x42;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 1024;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 impl InvitationReply {
@@ -67,4 +69,5 @@ impl Message for TimeRefusal {
     const KIND: u8 = 0x72;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 1024;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }

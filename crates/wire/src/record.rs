@@ -25,12 +25,9 @@
 //! Keeping members here, and not in the types, has a reason: requests, refusals and proofs are also
 //! parts of binary messages, which have no members.
 
+pub use duet_protocol::codec::READER_LEVEL;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-
-/// The level of the records and messages that this build reads. It grows with each release that
-/// reads a form which the one before did not. `docs/releases.md` says what each level reads.
-pub const READER_LEVEL: u32 = 2;
 
 /// The members that name an element of a list, in the order in which they are looked for.
 const IDENTITIES: [&str; 4] = ["attempt", "number", "job", "party"];

@@ -2,7 +2,10 @@
 //! until the request has expired. Meanwhile they refuse the request as `cancelled`, whichever
 //! process sends it.
 
-use duet_protocol::{codec::Message, ids::WalletId};
+use duet_protocol::{
+    codec::{self, Message},
+    ids::WalletId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -79,6 +82,7 @@ impl Message for RevocationReply {
     const KIND: u8 = 0x71;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 1024;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 #[cfg(test)]
