@@ -12,6 +12,7 @@ use axum::{
     routing::get,
 };
 use clap::Args;
+use duet_wire::record::READER_LEVEL;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, prometheus_text},
@@ -102,15 +103,35 @@ impl Listener {
     }
 }
 
+/// The program's optional features that are in this build.
+const FEATURES: [(&str, bool); 3] = [
+    ("load", cfg!(feature = "load")),
+    ("postgres", cfg!(feature = "postgres")),
+    ("traces", cfg!(feature = "traces")),
+];
+
+/// The labels that tell this build, as `role`, from others.
+fn build(role: &'static str) -> [(&'static str, String); 5] {
+    let features: Vec<&str> =
+        FEATURES.into_iter().filter_map(|(name, is_in)| is_in.then_some(name)).collect();
+    [
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("commit", env!("DUET_COMMIT").to_owned()),
+        ("features", features.join(",")),
+        ("reader_level", READER_LEVEL.to_string()),
+        ("role", role.to_owned()),
+    ]
+}
+
 /// A registry that describes the running build as `role`, and the resources its process uses.
 pub(crate) fn registry(role: &'static str) -> Registry {
     let mut registry = Registry::default();
-    let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("role", role)]);
     registry.register(
         "duet_build",
-        "always 1; the labels name the role (`orchestrator`, `party` or `gateway`) and the \
-             build. Watch for: several versions for longer than an upgrade takes",
-        build,
+        "always 1; the labels name the role (`orchestrator`, `party` or `gateway`) and the build: version, commit, Cargo \
+             features, and the level of the records and messages that it reads (`docs/releases.md`). Watch for: several \
+             builds for longer than an upgrade takes",
+        Info::new(build(role)),
     );
     registry.register_collector(Box::new(Process { started: SystemTime::now() }));
     registry
@@ -207,7 +228,25 @@ fn ticks_and_pages(stat: &str) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Usage, ticks_and_pages};
+    use prometheus_client::encoding::prometheus_text;
+
+    use super::{Usage, build, registry, ticks_and_pages};
+
+    #[test]
+    fn builds_can_be_told_apart() {
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &registry("party")).unwrap();
+        let shown = text.lines().find(|line| line.starts_with("duet_build_info")).unwrap();
+        for (label, value) in build("party") {
+            assert!(shown.contains(&format!("{label}=\"{value}\"")), "{label}: {shown}");
+        }
+        let [_, (_, commit), (_, features), ..] = build("party");
+        assert!(
+            commit == "unknown" || commit.len() >= 7 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{commit}"
+        );
+        assert_eq!(features, "load,postgres,traces", "tests build what is shipped");
+    }
 
     #[test]
     fn the_resources_of_a_process_are_read() {

@@ -8,6 +8,8 @@ FROM docker.io/library/rust:1-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates libgmp-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
+# The commit that `duet_build_info` shows: --build-arg DUET_COMMIT="$(git rev-parse --short=12 HEAD)".
+ARG DUET_COMMIT
 # The linker searches this folder first. It contains only GMP's static library.
 RUN install -d /gmp && ln -s "$(gcc -print-file-name=libgmp.a)" /gmp/
 # With a named target, the flags do not apply to programs that run during the build.

@@ -72,7 +72,7 @@ impl From<Failure> for JsValue {
                 fields.extend([("message", message.into()), ("culprit", culprit.into())]);
             }
             Failure::Refused { code, message, path } => {
-                fields.extend([("message", message.into()), ("code", code.as_str().into())]);
+                fields.extend([("message", message.into()), ("code", code.to_string().into())]);
                 fields.extend(path.map(|path| ("path", path.into())));
             }
         }

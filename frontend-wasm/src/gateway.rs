@@ -93,7 +93,7 @@ fn read(frame: ServerFrame) -> JsValue {
             ("id", id.map_or(JsValue::UNDEFINED, JsValue::from)),
             (
                 "refusal",
-                object([("code", refusal.code.as_str().into()), ("message", refusal.message.into())]),
+                object([("code", refusal.code.to_string().into()), ("message", refusal.message.into())]),
             ),
         ]),
         ServerFrame::Waiting { wallet, jobs } => {

@@ -197,14 +197,14 @@ fn job(record: &JobRecord) -> Result<JsValue, Failure> {
     let mut fields = vec![
         ("kind", "job".into()),
         ("job", record.id.to_string().into()),
-        ("state", record.state.name().as_str().into()),
+        ("state", record.state.name().to_string().into()),
     ];
     // By this hash the owner revokes it: of a request that makes this very job, or of none.
     if record.request.verify().is_ok_and(|request| request.job() == record.id) {
         fields.push(("requestHash", bytes(&record.request.content_hash())));
     }
     let mut refused = |code: Code, message: &str| {
-        fields.extend([("code", code.as_str().into()), ("message", message.into())]);
+        fields.extend([("code", code.to_string().into()), ("message", message.into())]);
     };
     match &record.state {
         JobState::Failed { code, message } => refused(*code, message),
@@ -222,7 +222,7 @@ fn job(record: &JobRecord) -> Result<JsValue, Failure> {
                 ("session", result.session.to_string().into()),
             ]);
         }
-        JobState::Queued | JobState::AwaitingOwner | JobState::Running { .. } => {}
+        JobState::Queued | JobState::AwaitingOwner | JobState::Running { .. } | JobState::Unknown(_) => {}
     }
     Ok(object(fields))
 }

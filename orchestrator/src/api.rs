@@ -166,7 +166,11 @@ impl JobView {
                 let signed = result.parse_unverified().map_err(|error| unshowable(error.to_string()))?;
                 view.ending = Ending::signed(&signed, result.clone());
             }
-            JobState::Queued | JobState::AwaitingOwner | JobState::Expired | JobState::Cancelled => {}
+            JobState::Queued
+            | JobState::AwaitingOwner
+            | JobState::Expired
+            | JobState::Cancelled
+            | JobState::Unknown(_) => {}
         }
         Ok(view)
     }

@@ -80,7 +80,8 @@ impl Orchestrator {
             JobState::Queued
             | JobState::AwaitingOwner
             | JobState::Running { .. }
-            | JobState::Signed { .. } => return,
+            | JobState::Signed { .. }
+            | JobState::Unknown(_) => return,
         };
         self.metrics.job_ended(record, Some(code));
         if let Ok(request) = self.request_of(record) {

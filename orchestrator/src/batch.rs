@@ -22,6 +22,8 @@ use duet_bus::{
 use duet_wire::{
     JobId, JobStateName, SigningRequest, TenantId,
     batch::{BatchId, BatchItem, BatchRequest},
+    record::Kept,
+    stored_record,
 };
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -45,6 +47,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A batch as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub(crate) struct BatchRecord {
     pub(crate) id: BatchId,
     pub(crate) tenant: TenantId,
@@ -54,7 +57,11 @@ pub(crate) struct BatchRecord {
     pub(crate) jobs: Vec<JobId>,
     /// The jobs that had ended before, and when.
     pub(crate) ended_before: Vec<EndedBefore>,
+    #[serde(skip)]
+    kept: Kept,
 }
+
+stored_record!(BatchRecord);
 
 /// A job that had ended before the batch was submitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,8 +166,15 @@ impl Orchestrator {
             .collect()
             .await;
         let ended_before = looks.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
-        let record =
-            BatchRecord { id, tenant: tenant.clone(), created_at_ms: now_ms(), after, jobs, ended_before };
+        let record = BatchRecord {
+            id,
+            tenant: tenant.clone(),
+            created_at_ms: now_ms(),
+            after,
+            jobs,
+            ended_before,
+            kept: Kept::default(),
+        };
         match self.batches.create(&key(tenant, id), &record).await {
             Ok(_) => Ok(record),
             // The same batch is submitted twice at this moment.
@@ -195,7 +209,7 @@ impl Orchestrator {
     /// `told` says whether the reader has just reported its end.
     fn is_over(&self, tenant: &TenantId, job: JobId, told: bool) -> bool {
         match self.board.state(&Key::from((tenant, job))) {
-            None => true,
+            None => !self.board.is_left_to_later(&Key::from((tenant, job))),
             Some((state, published)) => is_final(state) && (published || told),
         }
     }
@@ -203,7 +217,10 @@ impl Orchestrator {
 
 const fn is_final(state: JobStateName) -> bool {
     match state {
-        JobStateName::Queued | JobStateName::AwaitingOwner | JobStateName::Running => false,
+        JobStateName::Queued
+        | JobStateName::AwaitingOwner
+        | JobStateName::Running
+        | JobStateName::Unknown(_) => false,
         JobStateName::Signed | JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => true,
     }
 }

@@ -7,7 +7,7 @@
 
 use core::{cmp::Reverse, num::NonZeroUsize, time::Duration};
 use std::{
-    collections::{BTreeSet, HashMap, hash_map},
+    collections::{BTreeSet, HashMap, HashSet, hash_map},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -85,7 +85,16 @@ impl Summary {
     }
 
     pub(crate) const fn is_open(&self) -> bool {
-        matches!(self.state, JobStateName::Queued | JobStateName::AwaitingOwner | JobStateName::Running)
+        match self.state {
+            JobStateName::Queued
+            | JobStateName::AwaitingOwner
+            | JobStateName::Running
+            // Another release may still sign it.
+            | JobStateName::Unknown(_) => true,
+            JobStateName::Signed | JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => {
+                false
+            }
+        }
     }
 
     pub(crate) const fn is_settled(&self) -> bool {
@@ -113,6 +122,8 @@ pub(crate) struct OpenJobs {
     pub(crate) queued: usize,
     pub(crate) awaiting_owner: usize,
     pub(crate) running: usize,
+    /// In a state that a later release added.
+    pub(crate) unknown: usize,
 }
 
 impl OpenJobs {
@@ -121,6 +132,7 @@ impl OpenJobs {
             JobStateName::Queued => Some(&mut self.queued),
             JobStateName::AwaitingOwner => Some(&mut self.awaiting_owner),
             JobStateName::Running => Some(&mut self.running),
+            JobStateName::Unknown(_) => Some(&mut self.unknown),
             JobStateName::Signed | JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => {
                 None
             }
@@ -128,7 +140,7 @@ impl OpenJobs {
     }
 
     pub(crate) const fn all(self) -> usize {
-        self.queued + self.awaiting_owner + self.running
+        self.queued + self.awaiting_owner + self.running + self.unknown
     }
 }
 
@@ -144,6 +156,8 @@ struct Jobs {
     waiting: HashMap<WalletId, u32>,
     watched: HashMap<Key, watch::Sender<Option<Snapshot>>>,
     recent: LruCache<Key, Snapshot>,
+    /// The jobs whose records only a later release can read.
+    left_to_later: HashSet<Key>,
 }
 
 impl Jobs {
@@ -158,6 +172,7 @@ impl Jobs {
             waiting: HashMap::new(),
             watched: HashMap::new(),
             recent: LruCache::new(MAX_RECENT),
+            left_to_later: HashSet::new(),
         }
     }
 
@@ -173,6 +188,7 @@ impl Jobs {
     }
 
     fn remove(&mut self, key: &Key) {
+        self.left_to_later.remove(key);
         self.recent.pop(key);
         if let Some(before) = self.all.remove(key) {
             self.discount(&before);
@@ -296,6 +312,7 @@ impl Board {
         if jobs.all.get(key).is_some_and(|known| known.revision >= revision) {
             return snapshot;
         }
+        jobs.left_to_later.remove(key);
         let mut summary = Summary::new(&snapshot.value, revision);
         // By the clock that noted both times, which may have been ahead.
         let pause_ms = summary.next_attempt_at_ms.saturating_sub(summary.updated_at_ms);
@@ -377,7 +394,10 @@ impl Board {
     /// Forgets every job. The bucket that held them is gone, and the revisions of its replacement
     /// begin at 1.
     pub(crate) fn clear(&self) {
-        let keys: Vec<Key> = self.lock().all.keys().cloned().collect();
+        let mut jobs = self.lock();
+        jobs.left_to_later.clear();
+        let keys: Vec<Key> = jobs.all.keys().cloned().collect();
+        drop(jobs);
         for key in keys {
             self.remove(&key);
         }
@@ -394,6 +414,22 @@ impl Board {
         if jobs.all.get(&key).is_some_and(|known| known.revision == job.revision) {
             jobs.remove(&key);
         }
+    }
+
+    /// Records that only a later release can read the job's entry. This one lets go of the job.
+    pub(crate) fn leave_to_later(&self, key: &Key) {
+        self.remove(key);
+        self.lock().left_to_later.insert(key.clone());
+    }
+
+    /// Whether only a later release can read the job's entry.
+    pub(crate) fn is_left_to_later(&self, key: &Key) -> bool {
+        self.lock().left_to_later.contains(key)
+    }
+
+    /// How many jobs' entries only a later release can read.
+    pub(crate) fn left_to_later(&self) -> usize {
+        self.lock().left_to_later.len()
     }
 
     /// How many jobs are open, of all tenants and of `tenant`, and how fast they end.
@@ -467,9 +503,10 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use duet_wire::{Pair, Priority, SignedRequest};
+    use duet_wire::{Pair, Priority, SignedRequest, job::StateForm, record::Kept, unknown::UnknownName};
 
     use super::*;
+    use crate::{settings::QueueSettings, sweep::need};
 
     fn tenant() -> TenantId {
         "acme".parse().unwrap()
@@ -494,6 +531,8 @@ mod tests {
             end_published_at_ms: None,
             revocation: None,
             trace: None,
+            form: StateForm::default(),
+            kept: Kept::default(),
         }
     }
 
@@ -514,6 +553,26 @@ mod tests {
             attempt: 1,
             pair: Pair::ServicePartner,
         }
+    }
+
+    #[test]
+    fn a_state_of_a_later_release_is_open_and_needs_nothing_from_this_one() {
+        let board = Board::new(4, Duration::from_secs(15));
+        let paused = JobState::Unknown(UnknownName::new("paused").unwrap());
+        let past = JobRecord { expires_at_ms: 2, ..record(1, 1, paused) };
+        put(&board, past.clone(), 1);
+        assert_eq!((open(&board), board.open().unknown), ((1, 1), 1));
+        let summary = Summary::new(&past, Revision::from(1));
+        assert_eq!(need(&QueueSettings::default(), &summary, u64::MAX), None);
+        // A record that only a later release can read is known by its key alone.
+        let key = summary.key();
+        board.leave_to_later(&key);
+        assert_eq!((open(&board), board.left_to_later(), board.is_left_to_later(&key)), ((0, 0), 1, true));
+        put(&board, record(1, 1, JobState::Queued), 3);
+        assert_eq!((open(&board), board.left_to_later()), ((1, 1), 0));
+        board.leave_to_later(&key);
+        board.clear();
+        assert_eq!(board.left_to_later(), 0);
     }
 
     #[test]
@@ -555,7 +614,7 @@ mod tests {
         put(&board, record(2, 1, JobState::Queued), 2);
         put(&board, record(1, 1, running()), 3);
         assert_eq!(open(&board), (2, 2));
-        assert_eq!(board.open(), OpenJobs { queued: 1, awaiting_owner: 0, running: 1 });
+        assert_eq!(board.open(), OpenJobs { queued: 1, awaiting_owner: 0, running: 1, unknown: 0 });
         put(&board, record(1, 1, JobState::Cancelled), 4);
         assert_eq!(open(&board), (1, 1));
         let (cancelled, _) = board.list(&tenant(), Some(JobStateName::Cancelled), None, 10).unwrap();

@@ -25,7 +25,9 @@
 
 use duet_bus::kv::{Key, WriteError};
 use duet_protocol::{public_key::PublicKey, signature, transcript};
-use duet_wire::{JobId, JobState, Payload, RecoverableSignature, SigningRequest, TenantId};
+use duet_wire::{
+    JobId, JobState, Payload, RecoverableSignature, SigningRequest, TenantId, record::Kept, stored_record,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -42,20 +44,28 @@ const MAX_CONFLICTS: usize = 16;
 const UNBORN_MS: u64 = 60_000;
 
 /// The job that a transaction's digest belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub(crate) struct Claim {
     job: JobId,
     at_ms: u64,
+    #[serde(skip)]
+    kept: Kept,
 }
 
 /// The first signature of a message or of typed data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub(crate) struct Answer {
     signature: RecoverableSignature,
     /// When it was last written, in milliseconds since 1970. It is kept for some time after its
     /// last use.
     at_ms: u64,
+    #[serde(skip)]
+    kept: Kept,
 }
+
+stored_record!(Claim, Answer);
 
 /// The key of the entry for `digest` under the wallet's key that the request names.
 fn entry(request: &SigningRequest, digest: &[u8; 32]) -> Key {
@@ -83,7 +93,7 @@ impl Orchestrator {
             return Ok(None);
         }
         let key = entry(request, digest);
-        let claim = Claim { job: request.job(), at_ms: now_ms() };
+        let claim = Claim { job: request.job(), at_ms: now_ms(), kept: Kept::default() };
         for _ in 0..MAX_CONFLICTS {
             match self.claims.create(&key, &claim).await {
                 Ok(_) => return Ok(None),
@@ -94,7 +104,7 @@ impl Orchestrator {
             if held.value.job == claim.job {
                 return Ok(None);
             }
-            if self.holds(&request.tenant, held.value).await? {
+            if self.holds(&request.tenant, &held.value).await? {
                 return Ok(Some(held.value.job));
             }
             match self.claims.update(&key, &claim, held.revision).await {
@@ -107,13 +117,14 @@ impl Orchestrator {
     }
 
     /// Whether the claim's job is signed or may still get a signature.
-    async fn holds(&self, tenant: &TenantId, claim: Claim) -> Result<bool, StoreError> {
+    async fn holds(&self, tenant: &TenantId, claim: &Claim) -> Result<bool, StoreError> {
         Ok(match self.jobs.get(&Key::from((tenant, claim.job))).await? {
             Some(job) => match job.value.state {
                 JobState::Queued
                 | JobState::AwaitingOwner
                 | JobState::Running { .. }
-                | JobState::Signed { .. } => true,
+                | JobState::Signed { .. }
+                | JobState::Unknown(_) => true,
                 JobState::Failed { .. } | JobState::Expired | JobState::Cancelled => false,
             },
             None => now_ms().saturating_sub(claim.at_ms) < UNBORN_MS,
@@ -138,7 +149,7 @@ impl Orchestrator {
         }
         let key = entry(request, digest);
         for _ in 0..MAX_CONFLICTS {
-            let answer = Answer { signature: made, at_ms: now_ms() };
+            let answer = Answer { signature: made, at_ms: now_ms(), kept: Kept::default() };
             match self.answers.create(&key, &answer).await {
                 Ok(_) => return Ok(made),
                 Err(WriteError::Conflict { .. }) => {}
@@ -154,13 +165,14 @@ impl Orchestrator {
                 return Ok(made);
             }
             let age_ms = answer.at_ms.saturating_sub(first.value.at_ms);
+            let signature = first.value.signature;
             if age_ms > whole_millis(self.storage.audit_max_age) / 2 {
                 let renewed = Answer { at_ms: answer.at_ms, ..first.value };
                 if let Err(error) = self.answers.update(&key, &renewed, first.revision).await {
                     tracing::debug!(%error, "a kept signature was not renewed; the next use tries again");
                 }
             }
-            return Ok(first.value.signature);
+            return Ok(signature);
         }
         Err(StoreError::Contended)
     }

@@ -9,7 +9,7 @@ use std::{
 use duet_bus::kv::{Bucket, Entry, Key, ReadError, WriteError};
 use duet_protocol::ids::SessionId;
 use duet_wire::{
-    Code, JobRecord, Refusal,
+    Code, JobRecord, Problem, Refusal,
     session_state::{IllegalTransition, SessionEvent, SessionRecord, SessionState},
 };
 
@@ -34,6 +34,9 @@ pub(crate) enum StoreError {
     /// The entry was not written by this version.
     #[error("the stored entry cannot be read: {0}")]
     Corrupt(String),
+    /// A later release wrote the entry for later readers. It is left to them.
+    #[error("{0}")]
+    Newer(String),
     /// Other writers kept changing the entry.
     #[error("the entry keeps changing")]
     Contended,
@@ -43,6 +46,7 @@ impl From<ReadError> for StoreError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Malformed { .. } => Self::Corrupt(error.to_string()),
+            ReadError::Newer { .. } => Self::Newer(error.to_string()),
             ReadError::Unavailable { .. } => Self::Unavailable(error.to_string()),
         }
     }
@@ -66,8 +70,24 @@ impl From<StoreError> for Refusal {
             StoreError::Unavailable(_) | StoreError::Contended => {
                 Self::new(Code::StorageUnavailable, "the job store does not answer; try again")
             }
+            StoreError::Newer(_) => Self::new(
+                Code::UnsupportedVersion,
+                "a later release of Duet wrote the stored entry; its orchestrators go on with it",
+            ),
             StoreError::Corrupt(_) => Self::new(Code::Internal, "the stored job cannot be read"),
         }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let is_newer = matches!(error, StoreError::Newer(_));
+        let mut problem = Self::from(Refusal::from(error));
+        if is_newer {
+            // The caller asked for nothing wrong. An orchestrator of the later release answers.
+            problem.status = Code::StorageUnavailable.http_status();
+        }
+        problem
     }
 }
 

@@ -76,6 +76,8 @@ mod metrics;
 mod orchestrator;
 mod outcome;
 mod plan;
+#[cfg(test)]
+mod recorded;
 mod retry_after;
 mod revocation;
 mod room;

@@ -11,7 +11,7 @@ use core::{sync::atomic::AtomicU64, time::Duration};
 use std::sync::Arc;
 
 use duet_protocol::ids::ShareIndex;
-use duet_wire::{Code, JobRecord, JobStateName, Pair};
+use duet_wire::{Code, JobRecord, JobStateName, Pair, unknown::UnknownName};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
@@ -439,16 +439,19 @@ struct Present(Arc<Orchestrator>);
 
 impl Collector for Present {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), core::fmt::Error> {
-        let help = "*all*: open jobs, `queued` (waiting in line), `awaiting_owner`, `running`. Watch \
-             for: `queued` grows and does not fall";
+        let help = "*all*: open jobs, `queued` (waiting in line), `awaiting_owner`, `running`, and those that only a later \
+             release understands: `unknown` (their state) and `unreadable` (their record). Watch for: `queued` grows and does \
+             not fall, or the last two after an upgrade or its reversal is over";
         let mut metric = encoder.encode_descriptor("duet_jobs_open", help, None, MetricType::Gauge)?;
-        let OpenJobs { queued, awaiting_owner, running } = self.0.board.open();
+        let OpenJobs { queued, awaiting_owner, running, unknown } = self.0.board.open();
         for (state, jobs) in [
-            (JobStateName::Queued, queued),
-            (JobStateName::AwaitingOwner, awaiting_owner),
-            (JobStateName::Running, running),
+            (JobStateName::Queued.as_str(), queued),
+            (JobStateName::AwaitingOwner.as_str(), awaiting_owner),
+            (JobStateName::Running.as_str(), running),
+            (UnknownName::LABEL, unknown),
+            ("unreadable", self.0.board.left_to_later()),
         ] {
-            let labels = [("state", state.as_str())];
+            let labels = [("state", state)];
             ConstGauge::new(whole(jobs)).encode(metric.encode_family(&labels)?)?;
         }
         let broker = &self.0.broker;

@@ -158,7 +158,8 @@ impl Orchestrator {
                     JobState::Running { .. }
                     | JobState::Failed { .. }
                     | JobState::Expired
-                    | JobState::Cancelled => {}
+                    | JobState::Cancelled
+                    | JobState::Unknown(_) => {}
                 }
                 record.revocation = Some(revocation.clone());
                 Ok(())

@@ -442,6 +442,10 @@ async fn follow(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
                             Err(kv::ReadError::Malformed { .. }) => {
                                 tracing::error!("a job's entry was not written by this version; passed over");
                             }
+                            Err(kv::ReadError::Newer { key, needs, .. }) => {
+                                tracing::warn!(%key, needs, "a job is left to the later release that wrote it");
+                                orchestrator.board.leave_to_later(&key);
+                            }
                             Err(error) => {
                                 tracing::debug!(%error, "the watch is begun anew");
                                 break;

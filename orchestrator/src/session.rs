@@ -17,6 +17,7 @@ use duet_wire::{
     Seat, SigningRequest,
     job::Evidence,
     progress::Step,
+    record::Kept,
     session_state::{SessionEvent, SessionRecord, SessionState},
     validity,
 };
@@ -101,6 +102,7 @@ impl Orchestrator {
             initiator: terms.initiator.clone(),
             responder: terms.responder.clone(),
             state: SessionState::Created,
+            kept: Kept::default(),
             created_at_ms: now,
             updated_at_ms: now,
             expires_at_ms,

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use duet_protocol::ids::SessionId;
 use duet_wire::{
     Code, JobEnded, JobEvent, JobId, JobRecord, JobState, Pair, Priority, Refusal, SignedRequest,
-    SignedResult, TenantId,
+    SignedResult, TenantId, job::StateForm, record::Kept,
 };
 use proptest::prelude::*;
 
@@ -163,6 +163,8 @@ impl World {
             end_published_at_ms: None,
             revocation: None,
             trace: None,
+            form: StateForm::default(),
+            kept: Kept::default(),
         };
         self.store.push(vec![record]);
         self.stream.push(Announcement { job, at_ms: self.now });

@@ -65,7 +65,7 @@ impl From<Refusal> for Rejected {
 impl From<crate::jobs::StoreError> for Rejected {
     fn from(error: crate::jobs::StoreError) -> Self {
         tracing::warn!(%error, "a job was not stored");
-        Refusal::from(error).into()
+        Problem::from(error).into()
     }
 }
 

@@ -103,7 +103,8 @@ pub(crate) fn need(queue: &QueueSettings, job: &Summary, now_ms: u64) -> Option<
             let kept = whole_millis(queue.keep_settled);
             (now_ms >= job.updated_at_ms.saturating_add(kept)).then_some(Need::Remove)
         }
-        JobStateName::AwaitingOwner => None,
+        // Orchestrators of the release that added the state see to it.
+        JobStateName::AwaitingOwner | JobStateName::Unknown(_) => None,
     }
 }
 

@@ -19,7 +19,7 @@ use duet_bus::{
 use duet_protocol::ids::{SessionId, ShareIndex};
 use duet_wire::{
     Code, JobEvent, JobId, JobRecord, JobState, JobStateName, Pair, Refusal, SigningRequest, TenantId,
-    progress::Step,
+    progress::Step, request::RequestError,
 };
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::{
@@ -280,7 +280,7 @@ impl Orchestrator {
                 AssertUnwindSafe(Box::pin(self.carry_on(&held.key, deliveries))).catch_unwind().await;
             let looked = match looked {
                 Ok(Ok(looked)) => looked,
-                Ok(Err(StoreError::Corrupt(reason))) => {
+                Ok(Err(StoreError::Corrupt(reason) | StoreError::Newer(reason))) => {
                     tracing::error!(reason, "a job's entry cannot be read; passed over");
                     self.board.pass_over(&held.key);
                     Looked::Nothing
@@ -359,9 +359,14 @@ impl Orchestrator {
                     if !pause.is_zero() && !is_ahead {
                         return Ok(Looked::Later(pause));
                     }
-                    let Ok(request) = self.request_of(record) else {
-                        self.give_up(key, unreadable()).await?;
-                        return Ok(Looked::Worked);
+                    let request = match self.request_of(record) {
+                        Ok(request) => request,
+                        // An orchestrator of the release that accepted it reads it.
+                        Err(error @ StoreError::Newer(_)) => return Err(error),
+                        Err(_) => {
+                            self.give_up(key, unreadable()).await?;
+                            return Ok(Looked::Worked);
+                        }
                     };
                     match self.advance(key, entry, &request, &mut observer).await? {
                         Advanced::Tried => worked = true,
@@ -380,13 +385,15 @@ impl Orchestrator {
                     worked = true;
                 }
                 // Either the owner's device does the work and the sweeper watches the clock, or
-                // another orchestrator processes the job, or it is settled.
+                // another orchestrator processes the job, or it is settled, or an orchestrator of a
+                // later release knows what its state means.
                 JobState::Running { .. }
                 | JobState::AwaitingOwner
                 | JobState::Signed { .. }
                 | JobState::Failed { .. }
                 | JobState::Expired
-                | JobState::Cancelled => {
+                | JobState::Cancelled
+                | JobState::Unknown(_) => {
                     // The board must not offer the job again before its watch reports the change.
                     self.board.apply(key, entry.value, entry.revision);
                     return Ok(done(worked));
@@ -397,8 +404,10 @@ impl Orchestrator {
 
     /// The request that `record` holds. It was verified when the job was accepted.
     pub(crate) fn request_of(&self, record: &JobRecord) -> Result<SigningRequest, StoreError> {
-        SigningRequest::from_json(&record.request.body)
-            .map_err(|error| StoreError::Corrupt(error.to_string()))
+        SigningRequest::from_json(&record.request.body).map_err(|error| match error {
+            RequestError::UnsupportedVersion => StoreError::Newer(error.to_string()),
+            _ => StoreError::Corrupt(error.to_string()),
+        })
     }
 
     /// Takes a queued job one step on: an attempt, a wait for its owner, or its end.

@@ -126,7 +126,10 @@ impl fmt::Display for ViewReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "batch {}", self.batch.id)?;
         for job in &self.batch.jobs {
-            write!(f, "\n{}  {}", job.job, job.state.map_or("not accepted", |state| state.as_str()))?;
+            match job.state {
+                Some(state) => write!(f, "\n{}  {state}", job.job)?,
+                None => write!(f, "\n{}  not accepted", job.job)?,
+            }
         }
         Ok(())
     }

@@ -216,6 +216,7 @@ fn known_by(evidence: &Evidence) -> String {
         Evidence::Report { by, .. } => format!("by the signed report of {by}"),
         Evidence::InvalidSignature { by, .. } => format!("by the signature that {by} reported"),
         Evidence::Silence { of, .. } => format!("{of} was not heard of"),
+        Evidence::Unknown => "by evidence that this version does not know".to_owned(),
     }
 }
 
@@ -298,7 +299,7 @@ impl fmt::Display for JobsReport {
                 f,
                 "{}  {:<14}  {:<11}  {}",
                 job.id,
-                job.state.as_str(),
+                job.state.to_string(),
                 kind(job.kind),
                 job.idempotency_key
             )?;

@@ -252,7 +252,10 @@ fn already_signed(job: &JobView) -> Result<Option<RecoverableSignature>, CliErro
                 CliError::internal("the orchestrator reports the job as signed, but sent no signature")
             })
         }
-        JobStateName::Queued | JobStateName::AwaitingOwner | JobStateName::Running => Ok(None),
+        JobStateName::Queued
+        | JobStateName::AwaitingOwner
+        | JobStateName::Running
+        | JobStateName::Unknown(_) => Ok(None),
         JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => Err(job
             .ending
             .failure

@@ -17,7 +17,7 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType},
 };
 use duet_protocol::ids::{SessionId, TenantId, WalletId};
-use duet_wire::{ids::JobId, webhook::EndpointId};
+use duet_wire::{ids::JobId, record::Unreadable, webhook::EndpointId};
 use futures::StreamExt as _;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
@@ -205,6 +205,17 @@ pub enum ReadError {
         key: String,
         /// What is wrong.
         source: serde_json::Error,
+    },
+    /// A later release wrote the entry for readers of a higher level than this build's
+    /// ([`READER_LEVEL`](duet_wire::record::READER_LEVEL)). It is to be left alone.
+    #[error("entry {key} of bucket {bucket} needs a reader of level {needs}, which a later release has")]
+    Newer {
+        /// The bucket.
+        bucket: String,
+        /// The key.
+        key: Key,
+        /// The level that it needs.
+        needs: u64,
     },
     /// The broker did not answer.
     #[error("bucket {bucket} does not answer: {reason}")]
@@ -494,10 +505,12 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
     }
 
     fn parse(&self, key: &str, bytes: &[u8]) -> Result<T, ReadError> {
-        serde_json::from_slice(bytes).map_err(|source| ReadError::Malformed {
-            bucket: self.store.name.clone(),
-            key: key.to_owned(),
-            source,
+        serde_json::from_slice(bytes).map_err(|source| {
+            let (bucket, key) = (self.store.name.clone(), key.to_owned());
+            match Unreadable::explain(bytes, &source) {
+                Unreadable::Newer { needs } => ReadError::Newer { bucket, key: Key(key), needs },
+                Unreadable::Malformed(_) => ReadError::Malformed { bucket, key, source },
+            }
         })
     }
 
@@ -554,7 +567,8 @@ impl<T: Serialize + DeserializeOwned> Watcher<T> {
     /// The next change; `None` when the watch has ended.
     ///
     /// # Errors
-    /// [`ReadError::Malformed`] for an entry that this version cannot read; the watch goes on.
+    /// [`ReadError::Malformed`] and [`ReadError::Newer`] for an entry that this version cannot read;
+    /// the watch goes on.
     /// [`ReadError::Unavailable`] when the broker stops delivering.
     ///
     /// # Cancel safety

@@ -76,6 +76,7 @@ impl Message for ApprovalRequest {
     const KIND: u8 = 0x4a;
     const VERSION: u8 = 2;
     const MAX_SIZE_BYTES: usize = MAX_REQUEST_SIZE_BYTES + 512;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 /// An approval request's exact bytes with the device's signature.
@@ -206,6 +207,7 @@ impl Message for ApprovalReply {
     const KIND: u8 = 0x4c;
     const VERSION: u8 = 2;
     const MAX_SIZE_BYTES: usize = 4 * MAX_REQUEST_SIZE_BYTES;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 // A whole manifest fits an answer.

@@ -1,6 +1,9 @@
 //! Questions that parties and the orchestrator ask a party: `duet.v1.card.<from>.<to>`.
 
-use duet_protocol::{codec::Message, ids::WalletId};
+use duet_protocol::{
+    codec::{self, Message},
+    ids::WalletId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{error::Refusal, wallet::WalletInfo};
@@ -36,6 +39,7 @@ impl Message for CardRequest {
     const KIND: u8 = 0x46;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 512 * 1024;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 /// A party's answer.
@@ -68,4 +72,5 @@ impl Message for CardReply {
     const KIND: u8 = 0x47;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 512 * 1024;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }

@@ -10,7 +10,6 @@ use crate::{
 
 /// How a job ended. It is not signed: before acting on it, a reader fetches the job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct JobEnded {
     /// The job.
     pub job: JobId,
@@ -35,7 +34,8 @@ impl JobEnded {
             JobState::Queued
             | JobState::AwaitingOwner
             | JobState::Running { .. }
-            | JobState::Signed { .. } => {
+            | JobState::Signed { .. }
+            | JobState::Unknown(_) => {
                 return None;
             }
         };

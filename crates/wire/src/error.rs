@@ -4,6 +4,8 @@ use core::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use crate::unknown::UnknownName;
+
 /// The process exit code of a group of errors. 0 is success, 1 an unforeseen failure, 2 a command
 /// line that does not parse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,34 +35,40 @@ macro_rules! codes {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $($(#[$doc])* $name,)+
+            /// A code that a later release added. Its text is kept and shown.
+            Unknown(UnknownName),
         }
 
         impl Code {
-            /// All codes, in the order of the documentation.
+            /// All codes that this build knows, in the order of the documentation.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            /// The code as text, for example `chain-id-mismatch`.
+            /// The code as a text of this program, for example `chain-id-mismatch`. It is
+            /// `unknown` for a code that this build does not know, which displays as its own text.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text,)+ }
+                match self { $(Self::$name => $text,)+ Self::Unknown(_) => UnknownName::LABEL }
             }
 
             /// The HTTP status it is reported with.
             #[must_use]
             pub const fn http_status(self) -> u16 {
-                match self { $(Self::$name => $status,)+ }
+                match self { $(Self::$name => $status,)+ Self::Unknown(_) => 503 }
             }
 
             /// The exit code of the command line for it.
             #[must_use]
             pub const fn exit_code(self) -> u8 {
-                match self { $(Self::$name => ExitCode::$exit as u8,)+ }
+                match self {
+                    $(Self::$name => ExitCode::$exit as u8,)+
+                    Self::Unknown(_) => ExitCode::Unavailable as u8,
+                }
             }
 
             /// A few words that do not depend on the occurrence.
             #[must_use]
             pub const fn title(self) -> &'static str {
-                match self { $(Self::$name => $title,)+ }
+                match self { $(Self::$name => $title,)+ Self::Unknown(_) => "Unknown code" }
             }
         }
 
@@ -239,6 +247,8 @@ impl Code {
             | Self::UnknownWallet
             | Self::CardMismatch
             | Self::UnsupportedVersion
+            // Another release knows what it means.
+            | Self::Unknown(_)
             // The orchestrator knew an older state of the wallet, and asks again.
             | Self::StaleEpoch
             | Self::StalePaillierKey
@@ -294,19 +304,28 @@ impl Code {
 
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        match self {
+            Self::Unknown(name) => name.fmt(f),
+            known => f.write_str(known.as_str()),
+        }
     }
 }
 
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
+        serializer.collect_str(self)
     }
 }
 
 impl<'de> Deserialize<'de> for Code {
+    /// Reads any code, also one that this build does not know. What a caller asks for is parsed
+    /// with [`FromStr`], which refuses such a code.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        let text = String::deserialize(deserializer)?;
+        match text.parse() {
+            Ok(known) => Ok(known),
+            Err(UnknownCode) => UnknownName::new(&text).map(Self::Unknown).map_err(D::Error::custom),
+        }
     }
 }
 

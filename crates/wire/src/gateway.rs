@@ -9,7 +9,7 @@
 use core::fmt;
 
 use duet_protocol::{
-    codec::Message,
+    codec::{self, Message},
     ids::{PartyId, SessionId, WalletId},
 };
 use serde::{Deserialize, Serialize};
@@ -130,6 +130,7 @@ impl Message for ClientFrame {
     const KIND: u8 = 0x60;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = MAX_FORWARDED_SIZE_BYTES + SLACK_BYTES;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 /// The gateway's limits.
@@ -205,6 +206,7 @@ impl Message for ServerFrame {
     const KIND: u8 = 0x61;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = MAX_FORWARDED_SIZE_BYTES + SLACK_BYTES;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 /// What a device signs to prove that it holds the key of a wallet's device card.
@@ -300,6 +302,7 @@ impl Message for WaitingQuestion {
     const KIND: u8 = 0x62;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 64;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 /// The answer to a [`WaitingQuestion`].
@@ -315,6 +318,7 @@ impl Message for WaitingAnswer {
     const KIND: u8 = 0x63;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 64;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 // A frame has room for the largest message of each kind that it may contain.

@@ -21,6 +21,7 @@ impl Message for Invitation {
     const KIND: u8 = 0x41;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = Manifest::MAX_SIZE_BYTES + 16;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 /// A worker's answer to an invitation.
@@ -39,6 +40,7 @@ impl Message for InvitationReply {
     const KIND: u8 = 0x42;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 1024;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 /// Takes a seat back: `duet.v1.release.<party>.<instance>`, to the worker that accepted. The
@@ -88,4 +90,5 @@ impl Message for TimeRefusal {
     const KIND: u8 = 0x72;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 1024;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }

@@ -1,25 +1,29 @@
 //! A job as the orchestrators store it, and the one function that changes its state.
 
 use duet_protocol::ids::{PartyId, SessionId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use crate::{
     JobId, Priority, TenantId,
     encoding::hex_array,
     error::{Class, Code, Refusal, bounded},
+    record::{self, Kept, Unreadable},
     request::{Pair, SignedRequest, SigningRequest},
     result::SignedResult,
     revocation::RevocationProof,
+    unknown::UnknownName,
 };
 
 /// How many attempts a record keeps. Attempts beyond that are counted and no longer listed.
 pub const MAX_REMEMBERED_ATTEMPTS: usize = 32;
 
 /// A job's state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum JobState {
     /// It waits for an orchestrator, or for its next attempt.
+    #[default]
     Queued,
     /// It waits for the owner to approve it on the device.
     AwaitingOwner,
@@ -48,11 +52,14 @@ pub enum JobState {
     Expired,
     /// The tenant cancelled it, or its request was revoked. Final.
     Cancelled,
+    /// A state that a later release added. This build shows its name and leaves the job to
+    /// orchestrators that know it.
+    #[serde(skip)]
+    Unknown(UnknownName),
 }
 
 /// A state without its data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum JobStateName {
     /// See [`JobState::Queued`].
     Queued,
@@ -68,10 +75,12 @@ pub enum JobStateName {
     Expired,
     /// See [`JobState::Cancelled`].
     Cancelled,
+    /// See [`JobState::Unknown`].
+    Unknown(UnknownName),
 }
 
 impl JobStateName {
-    /// All of them.
+    /// All that this build knows.
     pub const ALL: [Self; 7] = [
         Self::Queued,
         Self::AwaitingOwner,
@@ -82,7 +91,8 @@ impl JobStateName {
         Self::Cancelled,
     ];
 
-    /// The name as text, for example `awaiting_owner`.
+    /// The name as a text of this program, for example `awaiting_owner`. It is `unknown` for a
+    /// state that this build does not know, which displays as its own name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -93,13 +103,36 @@ impl JobStateName {
             Self::Failed => "failed",
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
+            Self::Unknown(_) => UnknownName::LABEL,
         }
     }
 }
 
 impl core::fmt::Display for JobStateName {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(self.as_str())
+        match self {
+            Self::Unknown(name) => name.fmt(f),
+            known => f.write_str(known.as_str()),
+        }
+    }
+}
+
+impl Serialize for JobStateName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for JobStateName {
+    /// Reads any name, also one that this build does not know. What a caller asks for is parsed
+    /// with [`core::str::FromStr`], which refuses such a name.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let text = String::deserialize(deserializer)?;
+        match text.parse() {
+            Ok(known) => Ok(known),
+            Err(UnknownJobState) => UnknownName::new(&text).map(Self::Unknown).map_err(D::Error::custom),
+        }
     }
 }
 
@@ -127,13 +160,39 @@ impl JobState {
             Self::Failed { .. } => JobStateName::Failed,
             Self::Expired => JobStateName::Expired,
             Self::Cancelled => JobStateName::Cancelled,
+            Self::Unknown(name) => JobStateName::Unknown(*name),
         }
     }
 
-    /// Whether no further state follows by itself.
+    /// Whether no further state follows by itself. Of an unknown state, another release knows.
     #[must_use]
     pub const fn is_final(&self) -> bool {
         matches!(self, Self::Signed { .. } | Self::Failed { .. } | Self::Expired | Self::Cancelled)
+    }
+
+    /// Reads the state that `members` describe. `tag` is the member with the state's name.
+    fn read(members: &Map<String, Value>, tag: &str) -> Result<Self, Unreadable> {
+        let name = members.get(tag).unwrap_or(&Value::Null);
+        match record::part::<JobStateName>(name)? {
+            JobStateName::Unknown(name) => Ok(Self::Unknown(name)),
+            _ => {
+                let mut members = members.clone();
+                members.insert("state".to_owned(), name.clone());
+                record::part(&Value::Object(members))
+            }
+        }
+    }
+
+    /// The members that describe the state, its name among them under `tag`.
+    fn write(&self, tag: &str) -> Result<Map<String, Value>, serde_json::Error> {
+        if let Self::Unknown(name) = self {
+            return Ok(Map::from_iter([(tag.to_owned(), name.as_str().into())]));
+        }
+        let mut members: Map<String, Value> = serde_json::from_value(serde_json::to_value(self)?)?;
+        if let Some(name) = members.remove("state") {
+            members.insert(tag.to_owned(), name);
+        }
+        Ok(members)
     }
 }
 
@@ -351,6 +410,9 @@ pub enum Evidence {
         #[serde(default, skip_serializing_if = "is_false")]
         before_acceptance: bool,
     },
+    /// Evidence of a kind that a later release added.
+    #[serde(other)]
+    Unknown,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -378,6 +440,9 @@ pub enum AttemptOutcome {
     },
     /// The job expired.
     Expired,
+    /// In a way that a later release added.
+    #[serde(other)]
+    Unknown,
 }
 
 impl AttemptOutcome {
@@ -501,8 +566,23 @@ pub struct JobRevocation {
     pub refused_by: Vec<RevocationRefused>,
 }
 
+/// Where the members of a record's state stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StateForm {
+    /// Among the record's other members, `state` being its name. Schema 1.
+    #[default]
+    Flat,
+    /// In an object of their own under `state`, its name under `name`. Schema 2. No release writes
+    /// it yet.
+    Member,
+}
+
 /// A job as it is stored: JSON in the key-value bucket, changed by compare-and-swap only.
+///
+/// Members that this build does not know are kept, see [`crate::record`]. A record is written in
+/// the form in which it was read, and a new one in the form of schema 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct JobRecord {
     /// The job.
     pub id: JobId,
@@ -514,7 +594,7 @@ pub struct JobRecord {
     #[serde(default, skip_serializing_if = "Priority::is_normal")]
     pub priority: Priority,
     /// Its state.
-    #[serde(flatten)]
+    #[serde(skip)]
     pub state: JobState,
     /// How many attempts were started.
     pub attempts_started: u32,
@@ -549,9 +629,55 @@ pub struct JobRecord {
     /// exported. No decision depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+    /// Where its state stands.
+    #[serde(skip)]
+    pub form: StateForm,
+    /// What this build does not know of it.
+    #[serde(skip)]
+    pub kept: Kept,
+}
+
+impl<'de> Deserialize<'de> for JobRecord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let whole = Map::deserialize(deserializer)?;
+        record::require_readable(&whole).map_err(D::Error::custom)?;
+        let mut record = Self::deserialize(&whole).map_err(D::Error::custom)?;
+        let state = match whole.get("state") {
+            Some(Value::Object(members)) => {
+                record.form = StateForm::Member;
+                JobState::read(members, "name")
+            }
+            _ => JobState::read(&whole, "state"),
+        };
+        record.state = state.map_err(D::Error::custom)?;
+        record.kept = Kept::of(whole, record.known().map_err(D::Error::custom)?);
+        Ok(record)
+    }
+}
+
+impl Serialize for JobRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::Error as _;
+        self.kept.with(self.known().map_err(S::Error::custom)?).serialize(serializer)
+    }
 }
 
 impl JobRecord {
+    /// The members that this build knows.
+    fn known(&self) -> Result<Value, serde_json::Error> {
+        let mut known = Self::serialize(self, serde_json::value::Serializer)?;
+        if let Value::Object(members) = &mut known {
+            match self.form {
+                StateForm::Flat => members.extend(self.state.write("state")?),
+                StateForm::Member => {
+                    members.insert("state".to_owned(), Value::Object(self.state.write("name")?));
+                }
+            }
+        }
+        Ok(known)
+    }
+
     /// A job that was just accepted. `request` is the content of `signed`; the caller has verified
     /// it.
     #[must_use]
@@ -574,6 +700,8 @@ impl JobRecord {
             end_published_at_ms: None,
             revocation: None,
             trace: None,
+            form: StateForm::default(),
+            kept: Kept::default(),
         }
     }
 

@@ -52,6 +52,7 @@ impl Message for Manifest {
     const KIND: u8 = 0x40;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = MAX_REQUEST_SIZE_BYTES + 1024;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 /// Why a manifest is refused before the party's policy decides.
@@ -87,7 +88,9 @@ impl ManifestError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Malformed(DecodeError::TooLarge { .. }) => Code::TooLarge,
-            Self::Malformed(DecodeError::Version { .. }) => Code::UnsupportedVersion,
+            Self::Malformed(DecodeError::Version { .. } | DecodeError::Newer { .. }) => {
+                Code::UnsupportedVersion
+            }
             Self::Malformed(_) => Code::MalformedMessage,
             Self::Request(e) => e.code(),
             Self::Contradiction(_) => Code::PeerMisbehaved,

@@ -71,6 +71,7 @@ impl Message for Outcome {
     const KIND: u8 = 0x43;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 2048;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 /// An outcome's exact bytes with its reporter's signature.
@@ -135,4 +136,5 @@ impl Message for OutcomeReply {
     const KIND: u8 = 0x45;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 1024;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }

@@ -15,7 +15,6 @@ pub const MAX_RESULT_SIZE_BYTES: usize = 512 * 1024;
 
 /// The result of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct JobResult {
     /// The job.
     pub job: JobId,
@@ -47,7 +46,6 @@ pub struct JobResult {
 
 /// A result's exact bytes with the orchestrator's signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SignedResult {
     /// The JSON of a [`JobResult`], byte for byte.
     #[serde(with = "exact_text")]

@@ -2,7 +2,10 @@
 //! until the request has expired. Meanwhile they refuse the request as `cancelled`, whichever
 //! process sends it.
 
-use duet_protocol::{codec::Message, ids::WalletId};
+use duet_protocol::{
+    codec::{self, Message},
+    ids::WalletId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -15,7 +18,6 @@ use crate::{
 /// A revocation's signature with its signer, without the request. Tenants and devices send it; the
 /// orchestrator already has the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RevocationProof {
     /// The signer: the Ed25519 key of the request's requester, or of the wallet's owner.
     #[serde(with = "hex_array")]
@@ -80,6 +82,7 @@ impl Message for RevocationReply {
     const KIND: u8 = 0x71;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 1024;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 #[cfg(test)]

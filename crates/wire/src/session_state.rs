@@ -3,7 +3,7 @@
 use duet_protocol::ids::{SessionId, WalletId};
 use serde::{Deserialize, Serialize};
 
-use crate::{JobId, TenantId, manifest::Seat};
+use crate::{JobId, TenantId, manifest::Seat, record::Kept, unknown::UnknownName};
 
 /// A session's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub enum SessionState {
     Failed,
     /// Its deadline passed.
     Expired,
+    /// A state that a later release added. Orchestrators of this one leave it as it is.
+    #[serde(untagged, deserialize_with = "crate::unknown::read")]
+    Unknown(UnknownName),
 }
 
 /// An event in the life of a session.
@@ -50,7 +53,7 @@ pub struct IllegalTransition {
 }
 
 impl SessionState {
-    /// All states.
+    /// All states that this build knows.
     pub const ALL: [Self; 6] =
         [Self::Created, Self::Inviting, Self::Running, Self::Signed, Self::Failed, Self::Expired];
 
@@ -83,9 +86,10 @@ pub const fn next(state: SessionState, event: SessionEvent) -> Result<SessionSta
     }
 }
 
-/// A session as the orchestrators store it.
+/// A session as the orchestrators store it. Members that this build does not know are kept, see
+/// [`crate::record`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self")]
 pub struct SessionRecord {
     /// The session.
     pub session: SessionId,
@@ -109,7 +113,12 @@ pub struct SessionRecord {
     pub updated_at_ms: u64,
     /// When it expires at the latest.
     pub expires_at_ms: u64,
+    /// What this build does not know of it.
+    #[serde(skip)]
+    pub kept: Kept,
 }
+
+crate::stored_record!(SessionRecord);
 
 impl SessionRecord {
     /// Applies `event` at `now_ms`.

@@ -1,6 +1,6 @@
 //! Key generation from a party's side: `duet.v1.share.<party>`. Every step can be repeated.
 
-use duet_protocol::codec::Message;
+use duet_protocol::codec::{self, Message};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Refusal;
@@ -33,6 +33,7 @@ impl Message for ShareRequest {
     const KIND: u8 = 0x48;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 512 * 1024;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 /// The party's answer.
@@ -56,4 +57,5 @@ impl Message for ShareReply {
     const KIND: u8 = 0x49;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 16 * 1024;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }

@@ -19,7 +19,7 @@ use axum::{
 };
 use core::time::Duration;
 use duet_wire::{
-    Code, Problem, Refusal, TenantId,
+    Code, Problem, TenantId,
     batch::{BatchRequest, MAX_BATCH_SIZE_BYTES},
 };
 use serde::Deserialize;
@@ -47,7 +47,7 @@ pub(super) async fn submit(
     })?;
     let batch = read(&body)?;
     orchestrator.broker.require().await?;
-    let (record, results) = orchestrator.submit_batch(&tenant, batch).await.map_err(Refusal::from)?;
+    let (record, results) = orchestrator.submit_batch(&tenant, batch).await?;
     let items: Vec<BatchItemView> = results.into_iter().map(show).collect();
     if let Some(refused) = refused_for_now(&items) {
         return Err(refused);
@@ -105,7 +105,7 @@ fn refused_for_now(items: &[BatchItemView]) -> Option<ApiError> {
 async fn record(orchestrator: &Orchestrator, tenant: &TenantId, id: &str) -> Result<BatchRecord, ApiError> {
     // A text that is no id names no batch.
     let id = id.parse().map_err(|_| ApiError::not_found("batch"))?;
-    let record = orchestrator.batch(tenant, id).await.map_err(Refusal::from)?;
+    let record = orchestrator.batch(tenant, id).await?;
     record.ok_or_else(|| ApiError::not_found("batch"))
 }
 

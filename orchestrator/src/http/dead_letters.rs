@@ -116,6 +116,6 @@ pub(super) async fn redrive(
     let job = jobs::job_id(&id)?;
     // Its refusal says when there may be room again.
     orchestrator.admit(&tenant).map_err(Rejected::Full)?;
-    let record = orchestrator.put_back(&tenant, job).await?;
+    let record = orchestrator.put_back(&tenant, job).await.map_err(ApiError::about_job)?;
     Ok((StatusCode::ACCEPTED, Json(jobs::view(&record)?)))
 }

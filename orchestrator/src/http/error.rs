@@ -11,6 +11,8 @@ use duet_wire::{
 };
 use serde::Serialize;
 
+use crate::jobs::StoreError;
+
 /// The media type of a problem.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -49,6 +51,14 @@ impl ApiError {
         serde_json::to_vec(&Body { problem: &self.problem, job: self.job }).unwrap_or_default()
     }
 
+    /// The refusal of a request that names a stored job and has no version of its own.
+    pub(super) fn about_job(refusal: Refusal) -> Self {
+        match refusal.code {
+            Code::UnsupportedVersion => StoreError::Newer(refusal.message).into(),
+            _ => refusal.into(),
+        }
+    }
+
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("there is no such {what}"))
     }
@@ -63,6 +73,12 @@ impl From<Problem> for ApiError {
             _ => None,
         };
         Self { problem: Box::new(problem), retry_after, job: None }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Problem::from(error).into()
     }
 }
 

@@ -19,7 +19,7 @@ use duet_bus::{
     kv::{Entry, Key},
 };
 use duet_protocol::ids::SessionId;
-use duet_wire::{JobRecord, JobState, Refusal, progress};
+use duet_wire::{JobRecord, JobState, progress};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
@@ -61,7 +61,7 @@ pub(super) async fn follow(
     let key = Key::from((&tenant, job_id(&id)?));
     // Observes before the first read, so that no change is missed.
     let observer = orchestrator.board.observe(&key);
-    let entry = orchestrator.jobs.recent(&key).await.map_err(Refusal::from)?;
+    let entry = orchestrator.jobs.recent(&key).await?;
     let entry = entry.ok_or_else(|| ApiError::not_found("job"))?;
     let (events, receiver) = mpsc::channel(stream::BUFFER);
     let answer = stream::answer(&orchestrator, receiver);

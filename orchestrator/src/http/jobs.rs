@@ -14,8 +14,8 @@ use axum::{
 };
 use duet_bus::kv::Key;
 use duet_wire::{
-    Code, IdempotencyKey, JobId, JobRecord, JobStateName, Priority, Refusal, SignedRequest, TenantId,
-    priority::UnknownPriority, revocation::RevocationProof,
+    Code, IdempotencyKey, JobId, JobRecord, JobStateName, Priority, SignedRequest, SigningRequest, TenantId,
+    encoding::hex_array, priority::UnknownPriority, request::RequestError, revocation::RevocationProof,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
@@ -59,6 +59,11 @@ pub(super) fn job_id(text: &str) -> Result<JobId, ApiError> {
 
 pub(super) fn view(record: &JobRecord) -> Result<JobView, ApiError> {
     JobView::new(record).map_err(|error| {
+        if let Err(version @ RequestError::UnsupportedVersion) =
+            SigningRequest::from_json(&record.request.body)
+        {
+            return StoreError::Newer(version.to_string()).into();
+        }
         tracing::error!(%error, "a job cannot be shown");
         ApiError::new(Code::Internal, "the stored job cannot be shown")
     })
@@ -160,7 +165,7 @@ pub(super) async fn record(
     id: &str,
 ) -> Result<JobRecord, ApiError> {
     let key = Key::from((tenant, job_id(id)?));
-    let entry = orchestrator.jobs.get(&key).await.map_err(Refusal::from)?;
+    let entry = orchestrator.jobs.get(&key).await?;
     entry.map(|entry| entry.value).ok_or_else(|| ApiError::not_found("job"))
 }
 
@@ -214,8 +219,8 @@ pub(super) async fn page(
                 match orchestrator.jobs.get(&key).await {
                     // An entry that cannot be shown is logged, and the page has the others.
                     Ok(entry) => Ok(entry.and_then(|entry| view(&entry.value).ok())),
-                    Err(StoreError::Corrupt(_)) => Ok(None),
-                    Err(error) => Err(ApiError::from(Refusal::from(error))),
+                    Err(StoreError::Corrupt(_) | StoreError::Newer(_)) => Ok(None),
+                    Err(error) => Err(ApiError::from(error)),
                 }
             }
         })
@@ -225,11 +230,20 @@ pub(super) async fn page(
     Ok(Json(JobPage { jobs: jobs.into_iter().flatten().collect(), next }))
 }
 
-/// Reads a revocation.
+/// Reads a revocation. It has no other members: a record keeps what it does not know, a caller is
+/// told.
 pub(super) fn revocation(body: &[u8]) -> Result<RevocationProof, ApiError> {
-    serde_json::from_slice(body).map_err(|error| {
-        ApiError::new(Code::MalformedJson, format!("expected by and signature, or no body: {error}"))
-    })
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Members {
+        #[serde(with = "hex_array")]
+        by: [u8; 32],
+        #[serde(with = "hex_array")]
+        signature: [u8; 64],
+    }
+    serde_json::from_slice(body).map(|Members { by, signature }| RevocationProof { by, signature }).map_err(
+        |error| ApiError::new(Code::MalformedJson, format!("expected by and signature, or no body: {error}")),
+    )
 }
 
 /// `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}`. With a revocation in the body, the parties
@@ -243,11 +257,11 @@ pub(super) async fn cancel(
     let body = body.map_err(|_| ApiError::new(Code::MalformedJson, "the body could not be read"))?;
     let job = job_id(&id)?;
     let record = if body.is_empty() {
-        orchestrator.withdraw(&tenant, job).await?
+        orchestrator.withdraw(&tenant, job).await.map_err(ApiError::about_job)?
     } else {
         orchestrator.revoke_job(&tenant, job, revocation(&body)?).await.map_err(|refusal| {
             if refusal.code != Code::BadSignature {
-                return ApiError::from(refusal);
+                return ApiError::about_job(refusal);
             }
             match orchestrator.tenants.bad_signature(&tenant) {
                 Ok(()) => refusal.into(),

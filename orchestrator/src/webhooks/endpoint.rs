@@ -8,7 +8,9 @@ use duet_bus::{
 };
 use duet_wire::{
     Code, Problem, Refusal, TenantId,
+    record::Kept,
     signing::SigningKey,
+    stored_record,
     webhook::{EndpointId, SECRET_SIZE_BYTES, Secret},
 };
 use hkdf::Hkdf;
@@ -31,6 +33,7 @@ pub(super) const ACK_GRACE: core::time::Duration = core::time::Duration::from_se
 
 /// The stored record of where a tenant's results are delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub(crate) struct Endpoint {
     pub(crate) id: EndpointId,
     pub(crate) tenant: TenantId,
@@ -53,11 +56,15 @@ pub(crate) struct Endpoint {
     pub(crate) replays: Vec<Replay>,
     #[serde(default)]
     pub(crate) replays_begun: u32,
+    #[serde(skip)]
+    pub(crate) kept: Kept,
 }
 
 const fn is_zero(number: &u32) -> bool {
     *number == 0
 }
+
+stored_record!(Endpoint);
 
 /// Why nothing is delivered to an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,6 +206,7 @@ impl Endpoints {
             disabled: None,
             replays: Vec::new(),
             replays_begun: 0,
+            kept: Kept::default(),
         };
         self.bucket
             .create(&endpoint.key(), &endpoint)
@@ -322,6 +330,7 @@ mod tests {
             disabled: None,
             replays: vec![Replay { number: 3, from_ms: 1, until_ms: 2 }],
             replays_begun: 3,
+            kept: Kept::default(),
         }
     }
 

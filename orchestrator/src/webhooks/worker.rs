@@ -130,6 +130,9 @@ impl EndpointTasks {
                         self.all.retain(|(endpoint, _), task| *endpoint != id || task.stop());
                     }
                 }
+                Err(error @ kv::ReadError::Newer { .. }) => {
+                    tracing::warn!(%error, "a webhook is left to the release that wrote it");
+                }
                 Err(kv::ReadError::Malformed { .. }) => {
                     tracing::error!("a webhook's entry was not written by this version; passed over");
                 }

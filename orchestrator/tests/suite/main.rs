@@ -23,6 +23,8 @@ mod nginx;
 mod owner;
 mod poison;
 mod pressure;
+mod recorded;
+mod releases;
 mod removal;
 mod revocations;
 mod rig;

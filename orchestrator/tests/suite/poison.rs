@@ -48,7 +48,7 @@ async fn entries_that_cannot_be_read__should_not_block_the_queue() {
     announce(&bus, misplaced).await;
     // A record whose request does not parse.
     let mut unreadable = record(&rig, "unreadable");
-    unreadable.request.body = b"{\"version\": 99}".to_vec();
+    unreadable.request.body = b"{\"version\": 2}".to_vec();
     let key = Key::from((&tenant, unreadable.id));
     bucket.create(&key, &serde_json::to_value(&unreadable).unwrap()).await.unwrap();
     announce(&bus, unreadable.id).await;

@@ -436,3 +436,21 @@ fn what_is_hashed_is_pinned() {
         ["8588499902798513", "5106b559698e2ba4", "754ddf8eabe89583", "743727d145b12ce0", "f9aa170631d51379"]
     );
 }
+
+/// A tail on a round message would be under no hash: a decoder that ignored it would let one value
+/// have many encodings.
+#[test]
+fn round_messages_take_no_tail() {
+    fn refuses<M: Message>() {
+        let marked = M::VERSION | codec::WITH_TAIL;
+        for rest in [&[][..], &[codec::READER_LEVEL], &[codec::READER_LEVEL; 30]] {
+            let refused = codec::decode::<M>(&[&[M::KIND, marked], rest].concat()).err();
+            assert_eq!(refused, Some(DecodeError::Version { found: marked, supported: M::VERSION }));
+        }
+    }
+    refuses::<NonceCommitment>();
+    refuses::<ResponderNonce>();
+    refuses::<NonceOpening>();
+    refuses::<SignedCipher>();
+    refuses::<CipherEvidence>();
+}

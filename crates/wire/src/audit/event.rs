@@ -15,7 +15,6 @@ use crate::{
 
 /// The content of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Body {
     /// When it was decided, in milliseconds since 1970 by the writer's clock.
     pub at_ms: u64,
@@ -25,7 +24,6 @@ pub struct Body {
 
 /// Who asked, and what for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Asked {
     /// The requester's Ed25519 key.
     #[serde(with = "hex_array")]
@@ -53,7 +51,6 @@ impl Asked {
 
 /// What one side of a session used in it, and must not use in another session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Exchange {
     /// The session.
     pub session: SessionId,
@@ -82,16 +79,16 @@ pub enum Role {
 
 /// Why a chain continues another one of the same writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Continues {
     /// Where the earlier chain ended, as far as this writer knows. The store came out of a backup,
     /// or is an older copy of itself. Records written after that copy was made are missing from it.
     pub after: Position,
 }
 
-/// A decision. New kinds may be added; an older reader counts them as unknown.
+/// A decision. New kinds may be added, and members of the known ones; an older reader counts the
+/// former as unknown and passes over the latter. Both are under the record's hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
     /// A chain begins.
     ///

@@ -2,7 +2,7 @@
 //! keep it, so that an older copy of the party's store can be told from the current one.
 
 use duet_protocol::{
-    codec::Message,
+    codec::{self, Message},
     ids::{PaillierKeyId, PartyId},
     transcript,
 };
@@ -91,6 +91,7 @@ impl Message for HeadRequest {
     const KIND: u8 = 0x69;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = SignedHead::MAX_SIZE_BYTES + 16;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 /// The answer to a [`HeadRequest`].
@@ -111,12 +112,11 @@ impl Message for HeadReply {
     const KIND: u8 = 0x6a;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = SignedHead::MAX_SIZE_BYTES * MAX_HEADS_PER_WRITER + 16;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 #[cfg(test)]
 mod tests {
-    use duet_protocol::codec;
-
     use super::*;
     use crate::{audit::ChainId, signing::SigningKey};
 

@@ -51,6 +51,7 @@ impl Message for PolicyRequest {
     const KIND: u8 = 0x64;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = MAX_REQUEST_SIZE_BYTES + MAX_POLICY_SIZE_BYTES;
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 impl PolicyRequest {
@@ -92,6 +93,7 @@ impl Message for PolicyReply {
     const KIND: u8 = 0x65;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = MAX_SHOWN * (MAX_POLICY_SIZE_BYTES + 256);
+    const MAX_TAIL_SIZE_BYTES: usize = codec::TAIL_SIZE_BYTES;
 }
 
 /// A policy that a party holds.

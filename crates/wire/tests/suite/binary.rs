@@ -1,20 +1,23 @@
 //! Binary messages: pinned layouts, and refusal of everything that is not exactly one message.
 
 use core::fmt::Debug;
+use std::{fs::OpenOptions, io::Write as _, path::Path};
 
 use duet_protocol::{
-    codec::{DecodeError, Message, decode, encode},
+    codec::{DecodeError, Message, READER_LEVEL, WITH_TAIL, decode, encode},
     ids::{CardFingerprint, Epoch, PaillierKeyId, SessionId, ShareIndex, WalletId},
 };
 use duet_wire::{
     Code, Invitation, InvitationReply, JobId, Manifest, Outcome, OutcomeReply, OutcomeResult, PayloadKindTag,
     Refusal, SignedOutcome, SignedRequest, WalletInfo,
     approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval, WaitingJob},
+    audit::{ChainId, Head, HeadReply, HeadRequest, Position},
     card_request::{CardReply, CardRequest},
     gateway::{
         Authentication, ClientFrame, Destination, Limits, ServerFrame, WaitingAnswer, WaitingQuestion,
     },
     invite::TimeRefusal,
+    policy::{PolicyReceipt, PolicyReply, PolicyRequest, SignedReceipt},
     revocation::{RevocationProof, RevocationReply, SignedRevocation},
     share_request::{ShareReply, ShareRequest},
     wallet::{Initiates, InitiatorState, RequesterInfo, RespondsTo, WalletParty, WalletStatus},
@@ -34,7 +37,18 @@ fn check<M: Message + PartialEq + Debug>(message: &M) -> Vec<u8> {
     assert!(decode::<M>(&extended).is_err(), "{message:?} extended");
     let oversized = vec![M::KIND; M::MAX_SIZE_BYTES + 1];
     assert!(matches!(decode::<M>(&oversized), Err(DecodeError::TooLarge { .. })));
+    record::<M>(&bytes);
     bytes
+}
+
+/// With `DUET_RECORD`, adds a message to the recording of this release in that folder: a line with
+/// its kind and its bytes in hexadecimal. `docs/releases.md` says when.
+fn record<M>(bytes: &[u8]) {
+    let Some(folder) = std::env::var_os("DUET_RECORD") else { return };
+    let kind = core::any::type_name::<M>().rsplit("::").next().unwrap();
+    let file = Path::new(&folder).join("messages.txt");
+    let mut file = OpenOptions::new().create(true).append(true).open(file).unwrap();
+    writeln!(file, "{kind} {}", hex::encode(bytes)).unwrap();
 }
 
 fn wallet() -> WalletInfo {
@@ -162,6 +176,21 @@ fn every_message_round_trips_and_nothing_else_decodes() {
     check(&ApprovalReply::Session { manifest: vec![1, 2] });
     check(&ApprovalReply::Done);
     check(&ApprovalReply::Refused(refusal()));
+    let receipt = PolicyReceipt { wallet, revision: 2, hash: [4; 32], effective_at_ms: 9 };
+    check(&receipt);
+    check(&PolicyRequest::Show { wallet });
+    check(&PolicyReply::Set { receipt: SignedReceipt::sign(&receipt, &requester()).unwrap() });
+    check(&PolicyReply::Policies { policies: vec![] });
+    check(&PolicyReply::Approved);
+    check(&PolicyReply::Refused(refusal()));
+    let position = Position { chain: ChainId([5; 16]), sequence: 7, hash: [6; 32] };
+    let head = Head { writer: party(), position, locked: vec![PaillierKeyId([9; 16])] }.sign(&requester());
+    check(&head);
+    check(&HeadRequest::Keep { head: head.clone() });
+    check(&HeadRequest::Show);
+    check(&HeadReply::Kept);
+    check(&HeadReply::Heads { heads: vec![head] });
+    check(&HeadReply::Refused(refusal()));
 }
 
 #[test]
@@ -281,6 +310,8 @@ proptest! {
             bytes[0] = M::KIND;
             bytes[1] = M::VERSION;
             let _ = decode::<M>(bytes);
+            let with_tail = [&[M::KIND, M::VERSION | WITH_TAIL, READER_LEVEL], &bytes[2..]].concat();
+            let _ = decode::<M>(&with_tail);
         }
         try_as::<Manifest>(&mut bytes);
         try_as::<Invitation>(&mut bytes);

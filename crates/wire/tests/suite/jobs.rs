@@ -68,6 +68,7 @@ fn state_named(name: JobStateName) -> JobState {
         JobStateName::Failed => JobState::Failed { code: Code::Internal, message: String::new() },
         JobStateName::Expired => JobState::Expired,
         JobStateName::Cancelled => JobState::Cancelled,
+        JobStateName::Unknown(name) => JobState::Unknown(name),
     }
 }
 

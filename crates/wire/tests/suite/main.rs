@@ -14,6 +14,8 @@ mod jobs;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod samples;

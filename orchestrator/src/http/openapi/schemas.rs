@@ -139,7 +139,7 @@ fn names() -> Vec<(&'static str, Value)> {
             one_of(
                 JobStateName::ALL.map(JobStateName::as_str),
                 "`queued`, `awaiting_owner` and `running` are open; the others are final, except that a `failed` job is a dead \
-                 letter and can be put back.",
+                 letter and can be put back. A later release may add states: wait on one that you do not know.",
             ),
         ),
         (
