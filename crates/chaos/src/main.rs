@@ -19,15 +19,15 @@ struct Arguments {
     /// The seed of everything random; drawn from the clock by default
     #[arg(long)]
     seed: Option<u64>,
-    /// What operators have met, instead of drawn faults; only the seed and the backlog count then
+    /// What operators have met, instead of drawn faults. Then the shape is the scenario's
     #[arg(long, value_enum)]
     scenario: Option<Named>,
     /// How many jobs; by default as many as time permits
     #[arg(long)]
     jobs: Option<usize>,
-    /// For how long faults happen at most
-    #[arg(long, default_value_t = 30)]
-    minutes: u64,
+    /// For how long faults happen at most, 30 by default; in a scenario, how long each one lasts
+    #[arg(long)]
+    minutes: Option<u64>,
     /// How many jobs at a time
     #[arg(long, default_value_t = 96)]
     at_a_time: usize,
@@ -65,13 +65,15 @@ enum Named {
 }
 
 impl Named {
-    /// The scenario, and the number of jobs in its backlog.
-    const fn scenario(self) -> (Scenario, usize) {
+    /// The scenario, and the number of jobs in its backlog. Each of its faults lasts for `minutes`,
+    /// or as long as operators had it.
+    fn scenario(self, minutes: Option<u64>) -> (Scenario, usize) {
+        let lasts = |usual| Duration::from_secs(60 * minutes.unwrap_or(usual));
         match self {
             Self::Busy => (Scenario::Busy, 600),
             Self::RollingRestart => (Scenario::RollingRestart, 1500),
-            Self::Clocks => (Scenario::Clocks(Duration::from_secs(180)), 60),
-            Self::Receivers => (Scenario::Receivers(Duration::from_secs(60)), 60),
+            Self::Clocks => (Scenario::Clocks(lasts(3)), 60),
+            Self::Receivers => (Scenario::Receivers(lasts(1)), 60),
         }
     }
 }
@@ -101,7 +103,7 @@ async fn main() -> Result<ExitCode> {
     let seed = arguments.seed.unwrap_or(now);
     let settings = match arguments.scenario {
         Some(named) => {
-            let (scenario, backlog) = named.scenario();
+            let (scenario, backlog) = named.scenario(arguments.minutes);
             scenario.settings(seed, arguments.backlog.unwrap_or(backlog))
         }
         None => drawn(&arguments, seed),
@@ -127,7 +129,7 @@ fn drawn(arguments: &Arguments, seed: u64) -> Settings {
             ends_in_time: arguments.jobs.is_none(),
             backlog: arguments.backlog.unwrap_or(backlog),
         },
-        longest: Duration::from_secs(60 * arguments.minutes),
+        longest: Duration::from_secs(60 * arguments.minutes.unwrap_or(30)),
         shape: Shape {
             orchestrators: arguments.orchestrators.unwrap_or(orchestrators),
             workers: arguments.workers.unwrap_or(workers),

@@ -226,9 +226,14 @@ impl<'a> Turmoil<'a> {
         match step? {
             Step::Waiting => {}
             // It ends because it was asked to.
-            Step::Asked(member) => self.killed.push(member),
+            Step::Asked(number) => {
+                let member = fleet.members().get(number).context("there is no such member")?;
+                self.note(&format!("restart {}", member.name()));
+                self.killed.push(number);
+            }
             Step::Done => {
                 self.note("everything was restarted");
+                self.restart = None;
                 let now = Instant::now();
                 for going in self.going.iter_mut().filter(|going| going.fault == Fault::Restart) {
                     going.until = now;
