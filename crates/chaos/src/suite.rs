@@ -58,9 +58,12 @@ const WARM_UP_JOBS: (usize, usize) = (12, 240);
 /// whose faults are drawn.
 const RECEIVERS: [&str; 2] = ["receiver-1", "receiver-2"];
 
-/// How long deliveries may take after all faults ended. A delivery that failed for a minute pauses
-/// for minutes.
-const DELIVERY_DEADLINE: Duration = Duration::from_secs(300);
+/// How long deliveries may take after all faults ended, besides the pause of one that failed.
+const DELIVERY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// An orchestrator pauses before the next attempt at a delivery for at most this many times as long
+/// as the delivery has failed.
+const PAUSE_GROWTH: u32 = 4;
 
 /// The load before the first fault: a tenth of the jobs, with the same number at a time. Processes
 /// connect to each other, and caches and pools fill. Then the suite measures the processes for the
@@ -169,10 +172,10 @@ async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<R
         Ok(last) => submissions.extend(last),
         Err(error) => turmoil.unrecovered.push(format!("the last jobs: {error:#}")),
     }
-    let Turmoil { unrecovered, injected, receivers, .. } = turmoil;
+    let Turmoil { unrecovered, injected, refused, receivers, .. } = turmoil;
     signers.devices.hang_up();
     let history = Collector { fleet: &mut fleet, signers: &signers }.collect(submissions, before).await?;
-    let end = Instant::now() + DELIVERY_DEADLINE;
+    let end = Instant::now() + DELIVERY_DEADLINE + PAUSE_GROWTH * refused;
     let results: BTreeSet<String> = history.results.iter().filter_map(checker::signed_job).collect();
     for receiver in &receivers {
         receiver.has_all(&results, end).await;

@@ -72,8 +72,8 @@ pub struct Load {
     pub at_a_time: usize,
     /// Whether no further job begins once the faults have ended, even if there were few.
     pub ends_in_time: bool,
-    /// The number of jobs in the backlog. They are queued in batches, over all orchestrators, and
-    /// again when all have ended, until the faults have ended. 0 for no backlog.
+    /// The number of jobs in the backlog, which are queued in batches over all orchestrators. If no
+    /// job begins once the faults have ended, the backlog is queued again whenever it has ended.
     pub backlog: usize,
 }
 
@@ -95,7 +95,8 @@ impl Load {
         for number in 0..self.backlog.div_ceil(BATCH) {
             let (mut client, count) = (client(), BATCH.min(self.backlog - number * BATCH));
             let name = format!("{name}-backlog-{number}");
-            batches.spawn(async move { client.backlog(&name, count).await });
+            let is_standing = self.ends_in_time;
+            batches.spawn(async move { client.backlog(&name, count, is_standing).await });
         }
         let mut tasks = JoinSet::new();
         let mut done = Vec::new();
@@ -133,13 +134,13 @@ impl Client {
         Instant::now().max(self.faults_end) + JOB_DEADLINE
     }
 
-    /// Keeps a batch of `count` messages queued: another one when all have ended, until the faults
-    /// have ended.
-    async fn backlog(&mut self, name: &str, count: usize) -> Result<Vec<Submission>> {
+    /// Queues a batch of `count` messages. A standing backlog gets another one when all have ended,
+    /// until the faults have ended.
+    async fn backlog(&mut self, name: &str, count: usize, is_standing: bool) -> Result<Vec<Submission>> {
         let mut done = Vec::new();
         for round in 0.. {
             done.extend(self.batch(&format!("{name}-{round}"), count).await?);
-            if Instant::now() > self.faults_end {
+            if !is_standing || Instant::now() > self.faults_end {
                 break;
             }
         }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::fleet::{Fleet, Kind, Shape};
 
-/// The pause after a fault of a scenario, in which everything is right.
+/// How long everything is right between two wrong clocks.
 const REST: Duration = Duration::from_secs(10);
 
 /// The bound on a run whose backlog has not ended.
@@ -57,8 +57,9 @@ impl Scenario {
     /// The pause after each fault of a script.
     pub(super) const fn rest(self) -> Duration {
         match self {
-            Self::RollingRestart => Duration::ZERO,
-            _ => REST,
+            Self::Clocks(_) => REST,
+            // The restarts follow each other, and the receiver never comes back in between.
+            Self::Busy | Self::RollingRestart | Self::Receivers(_) => Duration::ZERO,
         }
     }
 
@@ -70,7 +71,7 @@ impl Scenario {
         let once = Load { jobs: 0, at_a_time: 4, ends_in_time: false, backlog };
         let standing = Load { jobs: usize::MAX, at_a_time: 8, ends_in_time: true, backlog };
         let script = |faults: usize, lasts: Duration| {
-            u32::try_from(faults).map_or(BACKLOG_DEADLINE, |faults| (lasts + REST) * faults)
+            u32::try_from(faults).map_or(BACKLOG_DEADLINE, |faults| (lasts + self.rest()) * faults)
         };
         let (shape, load, longest) = match self {
             Self::Busy => (Shape { orchestrators: 4, seats: 8, ..shape }, once, BACKLOG_DEADLINE),

@@ -68,6 +68,8 @@ pub(super) struct Turmoil<'a> {
     going: Vec<Going>,
     restart: Option<RollingRestart>,
     pub(super) injected: Vec<Injected>,
+    /// For how long receivers refused, in all.
+    pub(super) refused: Duration,
     next: Instant,
     tick: u32,
     killed: Vec<usize>,
@@ -97,6 +99,7 @@ impl<'a> Turmoil<'a> {
             going: Vec::new(),
             restart: None,
             injected: Vec::new(),
+            refused: Duration::ZERO,
             next: now,
             tick: 0,
             killed: Vec::new(),
@@ -212,6 +215,9 @@ impl<'a> Turmoil<'a> {
         fault.end(fleet, self.surroundings()).await?;
         if let Some(injected) = self.injected.get_mut(record) {
             injected.until_ms = now_ms();
+            if matches!(fault, Fault::Refuse(..)) {
+                self.refused += Duration::from_millis(injected.until_ms.saturating_sub(injected.from_ms));
+            }
         }
         Ok(())
     }
