@@ -1,7 +1,7 @@
 //! The short form of the fault suite. Random faults happen for a minute, and nothing is lost,
 //! doubled or reused. `cargo xtask chaos` is the long form.
 //!
-//! Then scenarios that operators have met, each smaller than `cargo xtask chaos --scenario` runs it.
+//! Then scenarios that operators have met, each smaller than with `cargo xtask chaos --scenario`.
 //! Every job has to be signed: nothing in them is a cause of a dead letter. `busy.rs` has the one
 //! without faults.
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
@@ -47,7 +47,7 @@ async fn jobs__should_each_be_signed_once_while_everything_breaks() {
 /// Runs a scenario in which no job has a cause to end without a signature, except for one that
 /// earns its refusal.
 async fn signs_every_job(scenario: Scenario, backlog: usize) {
-    let settings = scenario.settings(SEED, backlog);
+    let settings = Settings::of(scenario, SEED, backlog);
     let report = suite::run(settings, &|line| println!("{line}")).await.unwrap();
     let [jobs, signed] = report.jobs;
     println!("{jobs} jobs, {signed} signed, others {:?}", report.unsigned);

@@ -104,7 +104,7 @@ async fn main() -> Result<ExitCode> {
     let settings = match arguments.scenario {
         Some(named) => {
             let (scenario, backlog) = named.scenario(arguments.minutes);
-            scenario.settings(seed, arguments.backlog.unwrap_or(backlog))
+            Settings::of(scenario, seed, arguments.backlog.unwrap_or(backlog))
         }
         None => drawn(&arguments, seed),
     };

@@ -1,7 +1,7 @@
 //! The fault suite. Thousands of jobs run on the three-node broker, through several orchestrators,
 //! workers and gateways. Meanwhile the suite kills, stops and slows processes, cuts and stalls
-//! links, fills a disk, shifts clocks, restarts everything by the book and has receivers of webhooks
-//! refuse. Everything is drawn from one seed, which it prints, or follows the script of a scenario
+//! links, fills a disk, shifts clocks, restarts everything by the book, and makes receivers of
+//! webhooks refuse. Everything is drawn from one seed, which it prints, or follows the script of a scenario
 //! ([`Scenario`]). It collects the outcome into a [`History`], which [`crate::checker`] judges.
 
 mod audit;
@@ -15,12 +15,13 @@ mod receivers;
 mod restart;
 mod scenario;
 mod seed;
+mod time;
 mod turmoil;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant as Clock, SystemTime},
+    time::{Duration, Instant as Clock},
 };
 
 use anyhow::{Context as _, Result};
@@ -74,12 +75,6 @@ fn warm_up(load: Load) -> Load {
     Load { jobs, at_a_time: load.at_a_time, ends_in_time: false, backlog: 0 }
 }
 
-/// The machine's time, in milliseconds since 1970.
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// The settings of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -93,6 +88,15 @@ pub struct Settings {
     pub longest: Duration,
     /// The number of processes of each kind.
     pub shape: Shape,
+}
+
+impl Settings {
+    /// The settings of a scenario's run, with `backlog` queued jobs.
+    #[must_use]
+    pub fn of(scenario: Scenario, seed: u64, backlog: usize) -> Self {
+        let (load, longest, shape) = (scenario.load(backlog), scenario.longest(), scenario.shape());
+        Self { seed, scenario: Some(scenario), load, longest, shape }
+    }
 }
 
 /// The judgement of a run.

@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{now_ms, pauses::PAUSE};
+use super::{pauses::PAUSE, time::now_ms};
 use crate::{
     history::Delivery,
     network::{Condition, Link, Passage},

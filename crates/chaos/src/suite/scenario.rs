@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    Load, Settings,
     faults::{Fault, STEADY_OFFSETS},
+    load::Load,
     receivers::Refusing,
 };
 use crate::fleet::{Fleet, Kind, Shape};
@@ -63,24 +63,36 @@ impl Scenario {
         }
     }
 
-    /// The settings of its run, with `backlog` queued jobs.
-    #[must_use]
-    pub fn settings(self, seed: u64, backlog: usize) -> Settings {
-        // All defaults of the product, except for the number of processes.
+    /// The processes: as many as it needs, with all defaults of the product.
+    pub(super) fn shape(self) -> Shape {
         let shape = Shape { session_s: DEFAULT_SESSION_S, workers: 1, ..Shape::default() };
-        let once = Load { jobs: 0, at_a_time: 4, ends_in_time: false, backlog };
-        let standing = Load { jobs: usize::MAX, at_a_time: 8, ends_in_time: true, backlog };
+        match self {
+            Self::Busy => Shape { orchestrators: 4, seats: 8, ..shape },
+            Self::RollingRestart => Shape { workers: 2, ..shape },
+            Self::Clocks(_) | Self::Receivers(_) => shape,
+        }
+    }
+
+    /// The load, with `backlog` queued jobs.
+    pub(super) const fn load(self, backlog: usize) -> Load {
+        match self {
+            Self::Busy => Load { jobs: 0, at_a_time: 4, ends_in_time: false, backlog },
+            Self::RollingRestart => Load { jobs: 24, at_a_time: 4, ends_in_time: false, backlog },
+            Self::Clocks(_) | Self::Receivers(_) => {
+                Load { jobs: usize::MAX, at_a_time: 8, ends_in_time: true, backlog }
+            }
+        }
+    }
+
+    /// For how long its faults happen at most.
+    pub(super) fn longest(self) -> Duration {
         let script = |faults: usize, lasts: Duration| {
             u32::try_from(faults).map_or(BACKLOG_DEADLINE, |faults| (lasts + self.rest()) * faults)
         };
-        let (shape, load, longest) = match self {
-            Self::Busy => (Shape { orchestrators: 4, seats: 8, ..shape }, once, BACKLOG_DEADLINE),
-            Self::RollingRestart => {
-                (Shape { workers: 2, ..shape }, Load { jobs: 24, ..once }, BACKLOG_DEADLINE)
-            }
-            Self::Clocks(lasts) => (shape, standing, script(2 * STEADY_OFFSETS.len(), lasts)),
-            Self::Receivers(lasts) => (shape, standing, script(Refusing::ALL.len(), lasts)),
-        };
-        Settings { seed, scenario: Some(self), load, longest, shape }
+        match self {
+            Self::Busy | Self::RollingRestart => BACKLOG_DEADLINE,
+            Self::Clocks(lasts) => script(2 * STEADY_OFFSETS.len(), lasts),
+            Self::Receivers(lasts) => script(Refusing::ALL.len(), lasts),
+        }
     }
 }

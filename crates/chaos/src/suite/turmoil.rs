@@ -9,14 +9,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    SmallDisk,
     collect::processes,
+    disk::SmallDisk,
     faults::{Fault, Routes, Surroundings},
-    now_ms,
     receivers::Receiver,
     restart::{RollingRestart, Step},
     scenario::Scenario,
     seed::Seed,
+    time::now_ms,
 };
 use crate::{
     fleet::{Fleet, READY_DEADLINE},
