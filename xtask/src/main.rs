@@ -70,7 +70,7 @@ enum Task {
     /// Run many jobs while processes die, links break, disks fill and clocks jump, and check the
     /// outcome.
     Chaos {
-        /// Options of the suite: `--seed N`, `--jobs N`, `--minutes N`; `--help` lists all.
+        /// Options of the suite: `--seed N`, `--minutes N`, `--scenario NAME`; `--help` lists all.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
         /// Only list what is missing instead of installing it. Put it before the suite's options.

@@ -41,9 +41,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// The deadline of one check.
 const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Shorter than the default, so that an interrupted session is tried again while the suite still
-/// runs.
-const SESSION_TIMEOUT: &str = "8s";
+/// The settings of webhooks: receivers on this machine, and pauses that fit into a run.
+const WEBHOOKS: [(&str, &str); 3] =
+    [("DUET_WEBHOOKS_TO_PRIVATE", "1"), ("DUET_WEBHOOK_FIRST_PAUSE", "50ms"), ("DUET_WEBHOOK_TIMEOUT", "2s")];
 
 /// The role of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +65,11 @@ pub struct Shape {
     pub orchestrators: usize,
     /// Workers of each party.
     pub workers: usize,
+    /// The number of sessions that a worker runs at a time. An orchestrator starts 32.
+    pub seats: usize,
+    /// How long a session may last, in seconds. Where faults break sessions it is shorter than the
+    /// default, so that orchestrators try an interrupted session again while the suite still runs.
+    pub session_s: u64,
     /// Gateways.
     pub gateways: usize,
     /// The parties with a share store in PostgreSQL, on one server. The other stores are files.
@@ -73,7 +78,7 @@ pub struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { orchestrators: 2, workers: 2, gateways: 2, on_postgres: &[] }
+        Self { orchestrators: 2, workers: 2, seats: 32, session_s: 8, gateways: 2, on_postgres: &[] }
     }
 }
 
@@ -265,6 +270,7 @@ impl Fleet {
         let folders = self.folders.clone();
         let [service, partner] = &folders;
         let [service_pin, partner_pin] = self.fingerprints.clone();
+        let (session_timeout, seats) = (format!("{}s", shape.session_s), shape.seats.to_string());
         for number in 1..=shape.orchestrators {
             let arguments = [
                 "orchestrator",
@@ -273,11 +279,12 @@ impl Fleet {
                 "--replicas",
                 "3",
                 "--session-timeout",
-                SESSION_TIMEOUT,
-                "--max-attempts",
-                "32",
+                &session_timeout,
             ];
-            let start = |duet: Duet, name: &str| Server::new(name, duet, &arguments, &logs);
+            let start = |duet: Duet, name: &str| {
+                let duet = WEBHOOKS.iter().fold(duet, |duet, (name, value)| duet.with(name, value));
+                Server::new(name, duet, &arguments, &logs)
+            };
             self.add(Kind::Orchestrator, &format!("orchestrator-{number}"), start).await?;
         }
         for number in 1..=shape.workers {
@@ -286,7 +293,16 @@ impl Fleet {
                 (Kind::Partner, partner, format!("service={service_pin}")),
             ];
             for (kind, folder, pin) in parties {
-                let arguments = ["party", "run", "--peer-fingerprint", &pin, "--health", "127.0.0.1:0"];
+                let arguments = [
+                    "party",
+                    "run",
+                    "--peer-fingerprint",
+                    &pin,
+                    "--health",
+                    "127.0.0.1:0",
+                    "--sessions",
+                    &seats,
+                ];
                 let start =
                     |duet: Duet, name: &str| Server::new(name, folder.command(&duet), &arguments, &logs);
                 self.add(kind, &format!("{}-{number}", folder.name()), start).await?;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use duet_wire::Code;
 use serde_json::Value;
 
 use crate::capture::Sighting;
@@ -25,10 +26,40 @@ pub struct Submission {
     pub address: String,
     /// The requested payload.
     pub payload: Asked,
+    /// The code with which every party refuses the request, if it deserves that. A party signs all
+    /// other requests.
+    pub earns: Option<Code>,
     /// The job's id, from each answer that accepted the request.
     pub accepted: Vec<String>,
     /// The HTTP status of each answer to another payload under this key, if a team tried that.
     pub with_another_payload: Vec<u16>,
+}
+
+/// A fault that was injected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Injected {
+    /// The fault, with its target.
+    pub what: String,
+    /// Whether it can break a session in which both parties take part. A wrong clock, a restart by
+    /// the book or a receiver of webhooks cannot.
+    pub breaks_sessions: bool,
+    /// By how many seconds it shifts a process's clock.
+    pub clock_s: u64,
+    /// When it began, in milliseconds since 1970.
+    pub from_ms: u64,
+    /// When it ended.
+    pub until_ms: u64,
+}
+
+/// A result that a receiver of webhooks took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The receiver.
+    pub receiver: String,
+    /// The job that the delivery names.
+    pub job: String,
+    /// The delivered document.
+    pub body: Value,
 }
 
 /// A row in a responder's table of charges: one signature ciphertext left it for this session.
@@ -113,10 +144,16 @@ pub struct History {
     pub submissions: Vec<Submission>,
     /// The jobs as the orchestrators show them at the end, by id.
     pub jobs: BTreeMap<String, Value>,
-    /// Every message in the stream of results, in order.
+    /// Every message in the stream of results, in order: signed results, and ends without one.
     pub results: Vec<Value>,
     /// Every message in the stream of dead letters.
     pub dead: Vec<Value>,
+    /// The injected faults.
+    pub faults: Vec<Injected>,
+    /// The receivers of webhooks. Each takes deliveries again by the end of the run.
+    pub receivers: Vec<String>,
+    /// The deliveries that a receiver took.
+    pub deliveries: Vec<Delivery>,
     /// All overheard messages.
     pub captured: Vec<Sighting>,
     /// All charges of the responders.

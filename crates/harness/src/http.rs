@@ -101,10 +101,25 @@ impl Api {
     /// # Errors
     /// When the payload is invalid.
     pub fn request(&self, payload: &Value, idempotency_key: &str) -> Result<SignedRequest> {
+        self.request_within(payload, idempotency_key, Duration::from_secs(600))
+    }
+
+    /// A request that service and partner sign a payload. It is valid for `valid`, in whole
+    /// seconds.
+    ///
+    /// # Errors
+    /// When the payload is invalid.
+    pub fn request_within(
+        &self,
+        payload: &Value,
+        idempotency_key: &str,
+        valid: Duration,
+    ) -> Result<SignedRequest> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
         let request = json!({
             "version": 2, "tenant": TENANT, "wallet": self.wallet, "path": "m", "payload": payload,
-            "idempotency_key": idempotency_key, "issued_at": now, "expires_at": now + 600,
+            "idempotency_key": idempotency_key, "issued_at": now,
+            "expires_at": now + valid.as_secs(),
             "pairs": ["service+partner"],
         });
         let request = SigningRequest::from_json(request.to_string().as_bytes())?;

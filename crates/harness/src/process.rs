@@ -175,12 +175,20 @@ impl Process {
         }
     }
 
+    /// Asks it to end (SIGTERM).
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn ask_to_end(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
     /// Asks it to end (SIGTERM), and waits until it has.
     ///
     /// # Errors
     /// When it has not ended by `deadline`. It is then killed.
     pub async fn terminate(&mut self, deadline: Duration) -> Result<ExitStatus> {
-        self.signal(Signal::TERM)?;
+        self.ask_to_end()?;
         match timeout(deadline, self.child.wait()).await {
             Ok(status) => Ok(status?),
             Err(_) => {

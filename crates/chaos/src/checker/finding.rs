@@ -40,12 +40,36 @@ pub enum Finding {
         /// The ways in which it ended.
         ends: Vec<String>,
     },
-    /// A job ended without a signature, although all faults ended.
+    /// A job ended without a signature, and had no cause of its own for that: its payload deserved
+    /// no refusal, and no fault broke its attempts.
     Unsigned {
         /// The job.
         job: String,
         /// How it ended, with the reason.
         end: String,
+        /// Why that is no cause of its own.
+        why: String,
+    },
+    /// A job is signed, although every party had to refuse it.
+    Undeserved {
+        /// The job.
+        job: String,
+        /// The code that its payload earns.
+        earns: String,
+    },
+    /// A receiver of webhooks never took a job's result, although it takes deliveries again.
+    Undelivered {
+        /// The job.
+        job: String,
+        /// The receiver.
+        receiver: String,
+    },
+    /// A receiver of webhooks took something else than the published result.
+    WrongDelivery {
+        /// The job that the delivery names.
+        job: String,
+        /// The receiver.
+        receiver: String,
     },
     /// A signed job's result was never published, or a failed job is no dead letter.
     Unpublished {
@@ -165,7 +189,18 @@ impl fmt::Display for Finding {
             }
             Self::TwoResults { job } => write!(f, "two different results were published for job {job}"),
             Self::EndedTwice { job, ends } => write!(f, "job {job} ended as {}", ends.join(" and ")),
-            Self::Unsigned { job, end } => write!(f, "job {job} ended without a signature: {end}"),
+            Self::Unsigned { job, end, why } => {
+                write!(f, "job {job} ended without a signature and without a cause of its own: {end}; {why}")
+            }
+            Self::Undeserved { job, earns } => {
+                write!(f, "job {job} is signed, although its payload earns {earns}")
+            }
+            Self::Undelivered { job, receiver } => {
+                write!(f, "the result of job {job} was never delivered to {receiver}")
+            }
+            Self::WrongDelivery { job, receiver } => {
+                write!(f, "{receiver} was delivered another result for job {job} than the published one")
+            }
             Self::Unpublished { job } => write!(f, "the end of job {job} was never published"),
             Self::Unasked { job } => write!(f, "a result for job {job}, which no client submitted"),
             Self::BadResult { job, why } => write!(f, "the result of job {job}: {why}"),

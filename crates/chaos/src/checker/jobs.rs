@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::eip191_hash_message;
-use duet_wire::{JobResult, SignedResult};
+use duet_wire::{JobEnded, JobResult, SignedResult};
 use serde_json::Value;
 
-use super::Finding;
+use super::{Finding, causes};
 use crate::{
     history::{Asked, History, Submission},
     signers,
@@ -43,17 +43,29 @@ fn state(job: &Value) -> &str {
 
 pub(super) fn check(history: &History) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let published: BTreeSet<String> = history.results.iter().filter_map(job_of).collect();
+    let published = Published {
+        signed: history.results.iter().filter_map(signed_job).collect(),
+        unsigned: history.results.iter().filter_map(end_of).map(|end| (end.job.to_string(), end)).collect(),
+    };
     for submission in &history.submissions {
         check_submission(history, &published, submission, &mut findings);
     }
+    check_dead_letters(history, &mut findings);
     check_results(history, &mut findings);
     findings
 }
 
+/// The jobs in the stream of results.
+struct Published {
+    /// Those with a signed result.
+    signed: BTreeSet<String>,
+    /// Those that ended without a signature.
+    unsigned: BTreeMap<String, JobEnded>,
+}
+
 fn check_submission(
     history: &History,
-    published: &BTreeSet<String>,
+    published: &Published,
     submission: &Submission,
     findings: &mut Vec<Finding>,
 ) {
@@ -71,33 +83,36 @@ fn check_submission(
             findings.push(Finding::Lost { key: key(), state: "gone".to_owned() });
             continue;
         };
-        let published = published.contains(job);
-        let buried = history.dead.iter().any(|dead| dead.get("id").and_then(Value::as_str) == Some(job));
+        let is_published = published.signed.contains(job);
         match state(document) {
             "signed" => {
                 let signature = document.get("signature").and_then(Value::as_str).unwrap_or_default();
                 if !is_by_the_wallet(submission, signature) {
                     findings.push(Finding::BadSignature { job: job.clone(), seen: "the API".to_owned() });
                 }
-                if !published {
+                if let Some(earned) = submission.earns {
+                    findings.push(Finding::Undeserved { job: job.clone(), earns: earned.to_string() });
+                }
+                if !is_published {
                     findings.push(Finding::Unpublished { job: job.clone() });
                 }
-            }
-            "failed" => {
-                findings.push(unsigned(job, document));
-                if published {
-                    let ends = vec!["failed".to_owned(), "signed".to_owned()];
+                if let Some(end) = published.unsigned.get(job) {
+                    let ends = vec!["signed".to_owned(), end.state.as_str().to_owned()];
                     findings.push(Finding::EndedTwice { job: job.clone(), ends });
                 }
-                if !buried {
-                    findings.push(Finding::Unpublished { job: job.clone() });
-                }
             }
-            end @ ("expired" | "cancelled") => {
-                findings.push(unsigned(job, document));
-                if published {
+            end @ ("failed" | "expired" | "cancelled") => {
+                if let Err(why) = causes::check(history, submission, document) {
+                    findings.push(unsigned(job, document, why));
+                }
+                if is_published {
                     let ends = vec![end.to_owned(), "signed".to_owned()];
                     findings.push(Finding::EndedTwice { job: job.clone(), ends });
+                }
+                let is_buried =
+                    end != "failed" || history.dead.iter().any(|dead| dead_job(dead) == Some(job));
+                if !is_buried || !published.unsigned.contains_key(job) {
+                    findings.push(Finding::Unpublished { job: job.clone() });
                 }
             }
             open => findings.push(Finding::Lost { key: key(), state: open.to_owned() }),
@@ -105,13 +120,40 @@ fn check_submission(
     }
 }
 
-fn unsigned(job: &str, document: &Value) -> Finding {
-    let why = document.pointer("/failure/code").and_then(Value::as_str).unwrap_or_default();
-    Finding::Unsigned { job: job.to_owned(), end: format!("{} {why}", state(document)).trim().to_owned() }
+/// Checks that every dead letter is a job that a client submitted, and that failed.
+fn check_dead_letters(history: &History, findings: &mut Vec<Finding>) {
+    let asked = asked(history);
+    for dead in &history.dead {
+        let job = dead_job(dead).unwrap_or("unknown");
+        match history.jobs.get(job).map(state) {
+            _ if !asked.contains_key(job) => findings.push(Finding::Unasked { job: job.to_owned() }),
+            Some("failed") | None => {}
+            Some(other) => {
+                let ends = vec!["failed".to_owned(), other.to_owned()];
+                findings.push(Finding::EndedTwice { job: job.to_owned(), ends });
+            }
+        }
+    }
 }
 
-/// The job that a published result names.
-fn job_of(result: &Value) -> Option<String> {
+fn dead_job(dead: &Value) -> Option<&str> {
+    dead.get("id").and_then(Value::as_str)
+}
+
+fn unsigned(job: &str, document: &Value, why: String) -> Finding {
+    let code = document.pointer("/failure/code").and_then(Value::as_str).unwrap_or_default();
+    let end = format!("{} {code}", state(document)).trim().to_owned();
+    Finding::Unsigned { job: job.to_owned(), end, why }
+}
+
+/// The end without a signature in a message of the stream of results.
+fn end_of(result: &Value) -> Option<JobEnded> {
+    serde_json::from_value(result.clone()).ok()
+}
+
+/// The job that a published, signed result names. `None` for an end without a signature.
+#[must_use]
+pub fn signed_job(result: &Value) -> Option<String> {
     let body = result.get("body")?.as_str()?;
     let body: Value = serde_json::from_str(body).ok()?;
     Some(body.get("job")?.as_str()?.to_owned())
@@ -120,8 +162,8 @@ fn job_of(result: &Value) -> Option<String> {
 fn check_results(history: &History, findings: &mut Vec<Finding>) {
     let asked = asked(history);
     let mut first: BTreeMap<String, &Value> = BTreeMap::new();
-    for result in &history.results {
-        let Some(job) = job_of(result) else {
+    for result in history.results.iter().filter(|result| end_of(result).is_none()) {
+        let Some(job) = signed_job(result) else {
             findings
                 .push(Finding::BadResult { job: "unknown".to_owned(), why: "it names no job".to_owned() });
             continue;

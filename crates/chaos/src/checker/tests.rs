@@ -9,15 +9,17 @@ use duet_protocol::{
     ids::{SessionId, WalletId},
 };
 use duet_wire::{
-    JobId, JobResult, Outcome, OutcomeResult, RecoverableSignature, SignedOutcome, SignedResult,
-    signing::SigningKey,
+    Code, JobEnded, JobId, JobResult, JobStateName, Outcome, OutcomeResult, RecoverableSignature, Refusal,
+    SignedOutcome, SignedResult, signing::SigningKey,
 };
 use serde_json::{Value, json};
 
 use super::{Finding, check, jobs::digest};
 use crate::{
     capture::{Run, Sighting},
-    history::{Asked, Charge, Footprint, Growth, History, OneTime, PaillierKey, Submission, Used},
+    history::{
+        Asked, Charge, Delivery, Footprint, Growth, History, Injected, OneTime, PaillierKey, Submission, Used,
+    },
 };
 
 const JOBS: u8 = 3;
@@ -110,6 +112,7 @@ fn good() -> History {
         key: format!("key-{number}"),
         address: address().to_string(),
         payload: payload(number),
+        earns: None,
         accepted: vec![job(number).to_string(), job(number).to_string()],
         with_another_payload: vec![409],
     };
@@ -132,6 +135,11 @@ fn good() -> History {
             hash: vec![number, 40],
         })
     };
+    let delivery = |number: u8| Delivery {
+        receiver: "receiver-1".to_owned(),
+        job: job(number).to_string(),
+        body: result(number, 1),
+    };
     let footprint = Footprint { memory_kib: 40_000, threads: 9, files: 30, subscriptions: 40 };
     let streams = BTreeMap::from([("DUET_RESULTS".to_owned(), 0)]);
     // A result published again after a crash is the same result.
@@ -142,6 +150,9 @@ fn good() -> History {
         jobs: (0..JOBS).map(document).collect(),
         results: repeated.map(|number| result(number, 1)).collect(),
         dead: Vec::new(),
+        faults: Vec::new(),
+        receivers: vec!["receiver-1".to_owned()],
+        deliveries: (0..JOBS).map(delivery).collect(),
         captured: (0..JOBS).flat_map(said).collect(),
         charges: (0..JOBS).map(charge).collect(),
         paillier_keys: vec![PaillierKey {
@@ -191,28 +202,159 @@ fn a_lost_job_is_named() {
     assert_eq!(found(|history| state(history, 1, "running")), [open]);
 }
 
-#[test]
-fn a_job_that_ended_twice_is_named() {
-    let twice =
-        |end: &str| Finding::EndedTwice { job: id(1), ends: vec![end.to_owned(), "signed".to_owned()] };
-    let unsigned = |end: &str| Finding::Unsigned { job: id(1), end: end.to_owned() };
-    assert_eq!(found(|history| state(history, 1, "expired")), [twice("expired"), unsigned("expired")]);
-    let failed = |history: &mut History| {
-        state(history, 1, "failed");
-        history.dead.push(json!({"id": id(1)}));
-    };
-    assert_eq!(found(failed), [twice("failed"), unsigned("failed")]);
+/// Has a job end without a signature: with `code`, after attempts that ended with `attempts`. Each
+/// attempt took from 10 s to 11 s, counted from 1970.
+fn give_up(history: &mut History, number: u8, end: JobStateName, code: Code, attempts: &[Code]) {
+    history.results.retain(|result| super::signed_job(result) != Some(id(number)));
+    history.deliveries.retain(|delivery| delivery.job != id(number));
+    let attempts = attempts.iter().zip(1..).map(|(code, number)| {
+        json!({"attempt": number, "started_at_ms": 10_000, "ended_at_ms": 11_000,
+            "outcome": {"outcome": "failed", "code": code}})
+    });
+    let failure = Refusal::new(code, "the end of a test's job");
+    let document = json!({"id": id(number), "state": end.as_str(), "failure": &failure,
+        "history": attempts.collect::<Vec<_>>()});
+    history.jobs.insert(id(number), document);
+    let tenant = "demo".parse().unwrap();
+    let ended = JobEnded { job: job(number), tenant, state: end, failure, ended_at_ms: 1 };
+    history.results.push(serde_json::to_value(ended).unwrap());
+    if end == JobStateName::Failed {
+        history.dead.push(json!({"id": id(number)}));
+    }
+}
+
+/// A fault from one second to another, counted from 1970.
+fn injected(breaks_sessions: bool, from_s: u64, until_s: u64) -> Injected {
+    let (from_ms, until_ms) = (1000 * from_s, 1000 * until_s);
+    Injected { what: "a fault".to_owned(), breaks_sessions, clock_s: 0, from_ms, until_ms }
+}
+
+/// The findings after a job was given up, and `tamper` has changed the history.
+fn found_given_up(code: Code, attempts: &[Code], tamper: impl FnOnce(&mut History)) -> Vec<Finding> {
+    found(|history| {
+        give_up(history, 1, JobStateName::Failed, code, attempts);
+        tamper(history);
+    })
+}
+
+fn unsigned(end: &str, why: &str) -> Finding {
+    Finding::Unsigned { job: id(1), end: end.to_owned(), why: why.to_owned() }
 }
 
 #[test]
-fn a_job_that_was_given_up_is_named_with_the_reason() {
-    let given_up = |history: &mut History| {
-        history.results.remove(1);
-        state(history, 1, "failed");
-        history.jobs.get_mut(&id(1)).unwrap()["failure"] = json!({"code": "job-expired"});
-        history.dead.push(json!({"id": id(1)}));
-    };
-    assert_eq!(found(given_up), [Finding::Unsigned { job: id(1), end: "failed job-expired".to_owned() }]);
+fn a_job_that_ended_twice_is_named() {
+    for end in [JobStateName::Failed, JobStateName::Expired, JobStateName::Cancelled] {
+        // Its signed result is published as well.
+        let both = found(|history| {
+            give_up(history, 1, end, Code::ValidTooLong, &[]);
+            history.submissions[1].earns = Some(Code::ValidTooLong);
+            history.results.push(result(1, 1));
+        });
+        let ends = vec![end.as_str().to_owned(), "signed".to_owned()];
+        assert!(both.contains(&Finding::EndedTwice { job: id(1), ends }), "{both:?}");
+    }
+    let ends = |second: &str| vec![second.to_owned(), "signed".to_owned()];
+    // It is signed, and a dead letter as well.
+    let buried = found(|history| history.dead.push(json!({"id": id(1)})));
+    assert_eq!(buried, [Finding::EndedTwice { job: id(1), ends: ends("failed") }]);
+    // It is signed, and another end of it is published.
+    let ended = found(|history| {
+        let signed = history.jobs[&id(1)].clone();
+        let result = history.results[1].clone();
+        let deliveries = history.deliveries.clone();
+        give_up(history, 1, JobStateName::Expired, Code::JobExpired, &[]);
+        history.jobs.insert(id(1), signed);
+        history.results.push(result);
+        history.deliveries = deliveries;
+    });
+    let ends = vec!["signed".to_owned(), "expired".to_owned()];
+    assert_eq!(ended, [Finding::EndedTwice { job: id(1), ends }]);
+}
+
+#[test]
+fn a_dead_letter_without_a_cause_of_its_own_is_a_finding() {
+    // A party that is busy, away or has another time says nothing about the job, whatever faults
+    // there were.
+    for code in [Code::Overloaded, Code::ClockDiffers, Code::NoPairAvailable, Code::StorageUnavailable] {
+        let faults = |history: &mut History| history.faults.push(injected(true, 0, 60));
+        let found = found_given_up(code, &[code; 6], faults);
+        let why = "no injected fault makes a party refuse a payload";
+        assert_eq!(found, [unsigned(&format!("failed {code}"), why)]);
+    }
+    // Nor does a refusal that its payload did not earn.
+    let refused = found_given_up(Code::PolicyRefused, &[], |_| {});
+    let why = "no injected fault makes a party refuse a payload";
+    assert_eq!(refused, [unsigned("failed policy-refused", why)]);
+    // Sessions that ended without an answer, and no fault at all.
+    let quiet = found_given_up(Code::Deadline, &[Code::Deadline; 6], |_| {});
+    let why = "no fault that breaks sessions ran during attempt 1";
+    assert_eq!(quiet, [unsigned("failed deadline", why)]);
+    // Only a rolling restart or a wrong clock, or a fault that was over long before or came after.
+    for harmless in [injected(false, 0, 60), injected(true, 12, 60)] {
+        let found = found_given_up(Code::Deadline, &[Code::Deadline; 6], |history| {
+            history.faults.push(harmless);
+        });
+        assert_eq!(found, [unsigned("failed deadline", why)]);
+    }
+    let over = found(|history| {
+        give_up(history, 1, JobStateName::Failed, Code::Deadline, &[Code::Deadline]);
+        let attempt = history.jobs.get_mut(&id(1)).unwrap().pointer_mut("/history/0").unwrap();
+        attempt["started_at_ms"] = json!(600_000);
+        attempt["ended_at_ms"] = json!(601_000);
+        history.faults.push(injected(true, 0, 60));
+    });
+    assert_eq!(over, [unsigned("failed deadline", why)]);
+    let untried = found_given_up(Code::Deadline, &[Code::Overloaded; 6], |history| {
+        history.faults.push(injected(true, 0, 60));
+    });
+    assert_eq!(untried, [unsigned("failed deadline", "no attempt of it was broken")]);
+    // One that expired, or that no client cancelled.
+    for (end, code) in [(JobStateName::Expired, Code::JobExpired), (JobStateName::Cancelled, Code::Cancelled)]
+    {
+        let ended = found(|history| give_up(history, 1, end, code, &[]));
+        let why = "no client cancelled it, and it was valid for hours";
+        assert_eq!(ended, [unsigned(&format!("{} {code}", end.as_str()), why)]);
+    }
+}
+
+#[test]
+fn a_dead_letter_has_a_cause_if_its_payload_earns_it_or_faults_broke_each_attempt() {
+    let earns = |history: &mut History| history.submissions[1].earns = Some(Code::ValidTooLong);
+    assert_eq!(found_given_up(Code::ValidTooLong, &[Code::ValidTooLong], earns), []);
+    let other = found_given_up(Code::Deadline, &[Code::Deadline], earns);
+    assert_eq!(other, [unsigned("failed deadline", "its payload earns valid-too-long")]);
+    let signed = found(earns);
+    assert_eq!(signed, [Finding::Undeserved { job: id(1), earns: "valid-too-long".to_owned() }]);
+
+    let attempts = [Code::Deadline, Code::Overloaded, Code::Internal, Code::Deadline];
+    let broken =
+        |fault: Injected| found_given_up(Code::Deadline, &attempts, |history| history.faults.push(fault));
+    assert_eq!(broken(injected(true, 0, 60)), []);
+    // Its processes were still starting, or the orchestrator's clock was a minute off.
+    assert_eq!(broken(injected(true, 0, 1)), []);
+    let late = injected(true, 70, 80);
+    assert_ne!(broken(late.clone()), []);
+    assert_eq!(broken(Injected { clock_s: 60, ..late }), []);
+}
+
+#[test]
+fn a_dead_letter_that_no_client_submitted_is_named() {
+    let stray = found(|history| history.dead.push(json!({"id": id(200)})));
+    assert_eq!(stray, [Finding::Unasked { job: id(200) }]);
+}
+
+#[test]
+fn a_result_that_a_receiver_did_not_get_is_named() {
+    let (job, receiver) = (id(1), "receiver-1".to_owned());
+    let without = found(|history| history.deliveries.retain(|delivery| delivery.job != id(1)));
+    assert_eq!(without, [Finding::Undelivered { job: job.clone(), receiver: receiver.clone() }]);
+    let other = found(|history| {
+        let delivery = Delivery { receiver: receiver.clone(), job: job.clone(), body: result(2, 1) };
+        history.deliveries.push(delivery);
+    });
+    assert_eq!(other, [Finding::WrongDelivery { job, receiver: receiver.clone() }]);
+    // Twice is permitted.
+    assert_eq!(found(|history| history.deliveries.extend(history.deliveries.clone())), []);
 }
 
 #[test]
@@ -238,18 +380,25 @@ fn a_key_that_stands_for_two_jobs_or_payloads_is_named() {
 #[test]
 fn an_end_that_was_never_published_is_named() {
     let unpublished = Finding::Unpublished { job: id(1) };
-    let swallowed = |history: &mut History| drop(history.results.remove(1));
-    assert_eq!(found(swallowed), std::slice::from_ref(&unpublished));
-    let buried_nowhere = |history: &mut History| {
+    let swallowed = |history: &mut History| {
         history.results.remove(1);
-        state(history, 1, "failed");
+        history.deliveries.remove(1);
     };
-    assert!(found(buried_nowhere).contains(&unpublished));
+    assert_eq!(found(swallowed), std::slice::from_ref(&unpublished));
+    // It is no dead letter, or a dead letter whose end readers of the results do not see.
+    let buried_nowhere = found_given_up(Code::Deadline, &[], |history| history.dead.clear());
+    assert!(buried_nowhere.contains(&unpublished));
+    let unseen = found_given_up(Code::Deadline, &[], |history| drop(history.results.pop()));
+    assert!(unseen.contains(&unpublished));
 }
 
 #[test]
 fn results_without_a_submission_or_a_valid_signature_are_named() {
-    let unasked = found(|history| history.results.push(result(200, 1)));
+    let unasked = found(|history| {
+        history.results.push(result(200, 1));
+        let receiver = "receiver-1".to_owned();
+        history.deliveries.push(Delivery { receiver, job: id(200), body: result(200, 1) });
+    });
     assert_eq!(unasked, [Finding::Unasked { job: id(200) }]);
     let forged = |history: &mut History| history.orchestrator_key = "00".repeat(31) + "01";
     assert!(matches!(found(forged).as_slice(), [Finding::BadResult { .. }, ..]));

@@ -156,7 +156,11 @@ impl Collector<'_> {
             used,
             growth: growth.collect(),
             streams: [before.streams, after.streams],
+            // The caller adds what it knows itself.
             unrecovered: Vec::new(),
+            faults: Vec::new(),
+            receivers: Vec::new(),
+            deliveries: Vec::new(),
         })
     }
 
@@ -188,7 +192,8 @@ impl Collector<'_> {
             let ended = |state: &str| {
                 jobs.values().filter(|job| job.get("state").and_then(Value::as_str) == Some(state)).count()
             };
-            let complete = results.len() >= ended("signed") && dead.len() >= ended("failed");
+            let ends: usize = ["signed", "failed", "expired", "cancelled"].map(ended).iter().sum();
+            let complete = results.len() >= ends && dead.len() >= ended("failed");
             if complete || Instant::now() > end {
                 return Ok((results, dead));
             }

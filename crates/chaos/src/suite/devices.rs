@@ -105,6 +105,7 @@ impl Devices {
             submissions.push(Submission {
                 address: self.address(),
                 payload: Asked::Message(text),
+                earns: None,
                 accepted: accepted.await.with_context(|| key.clone())?,
                 with_another_payload: Vec::new(),
                 key,
