@@ -150,7 +150,8 @@ impl JobView {
                 JobState::Running { .. }
                 | JobState::Signed { .. }
                 | JobState::Failed { .. }
-                | JobState::Cancelled => None,
+                | JobState::Cancelled
+                | JobState::Unknown(_) => None,
             },
             revocation: record.revocation.clone(),
             digest: asked.digest,

@@ -332,7 +332,7 @@ impl ApiServer {
             Ok(services)
         };
         let all = async {
-            let (services, served, (), (), (), (), (), (), ()) = tokio::try_join!(
+            let (services, served, (), (), (), (), (), (), (), ()) = tokio::try_join!(
                 listening,
                 api,
                 infallible(asker),

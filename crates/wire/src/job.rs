@@ -446,8 +446,8 @@ pub enum AttemptOutcome {
 }
 
 impl AttemptOutcome {
-    /// What the outcome means for the job. `None` for an end with a signature, and for an expired
-    /// job.
+    /// What the outcome means for the job. `None` for an end with a signature, for an expired job,
+    /// and for an outcome that a later release added.
     #[must_use]
     pub const fn class(&self) -> Option<Class> {
         match self {
@@ -457,7 +457,7 @@ impl AttemptOutcome {
                 ..
             } => Some(Class::Wait),
             Self::Failed { code, .. } => Some(code.class()),
-            Self::Signed | Self::Expired => None,
+            Self::Signed | Self::Expired | Self::Unknown => None,
         }
     }
 }
