@@ -67,7 +67,7 @@ buckets! {
 /// See [`StorageError`].
 pub(crate) async fn make(bus: &Bus, settings: &StorageSettings) -> Result<Buckets, StorageError> {
     bus.ensure_streams(settings).await?;
-    Buckets::make(bus, settings).await
+    Box::pin(Buckets::make(bus, settings)).await
 }
 
 /// All streams and buckets, by their stream names at the broker.
