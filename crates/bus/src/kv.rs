@@ -567,8 +567,8 @@ impl<T: Serialize + DeserializeOwned> Watcher<T> {
     /// The next change; `None` when the watch has ended.
     ///
     /// # Errors
-    /// [`ReadError::Malformed`] and [`ReadError::Newer`] for an entry that this version cannot read;
-    /// the watch goes on.
+    /// [`ReadError::Malformed`] and [`ReadError::Newer`] for an entry that this version cannot
+    /// read; the watch goes on.
     /// [`ReadError::Unavailable`] when the broker stops delivering.
     ///
     /// # Cancel safety
