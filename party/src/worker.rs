@@ -28,7 +28,7 @@ use tokio_util::{
 };
 use ulid::Ulid;
 
-use self::shared::Shared;
+use self::shared::{Seats, Shared};
 use crate::{
     audit::{self, AuditSettings, Keeper},
     enrolment::Enroller,
@@ -129,6 +129,7 @@ impl Worker {
             party,
             bus: bus.clone(),
             instance,
+            seats: Seats::new(settings.sessions.max(1)),
             enroller,
             randomizers: Randomizers::new(settings.randomizers),
             journal,

@@ -32,6 +32,7 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
     if !message.wants_reply() {
         return;
     }
+    let _seat = shared.seats.take();
     // Taken before the checks: a session accepted before the machine was resumed must not continue
     // after.
     let session_cut = shared.session_cut();

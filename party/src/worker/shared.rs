@@ -1,6 +1,9 @@
 //! What all handlers of a worker share.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
 
 use duet_bus::{Bus, Incoming};
 use duet_protocol::codec::{self, Message};
@@ -13,12 +16,48 @@ use crate::{
     resumption::Noticed,
 };
 
+/// Counts the sessions of a worker.
+#[derive(Debug)]
+pub(super) struct Seats {
+    all: u32,
+    taken: AtomicU32,
+}
+
+impl Seats {
+    /// `all` free seats.
+    pub(super) fn new(all: usize) -> Self {
+        Self { all: u32::try_from(all).unwrap_or(u32::MAX), taken: AtomicU32::new(0) }
+    }
+
+    /// Counts one session until the guard is dropped.
+    pub(super) fn take(&self) -> TakenSeat<'_> {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        TakenSeat(self)
+    }
+
+    /// All seats, and the free ones.
+    pub(super) fn count(&self) -> (u32, u32) {
+        (self.all, self.all.saturating_sub(self.taken.load(Ordering::Relaxed)))
+    }
+}
+
+/// One session's seat.
+#[derive(Debug)]
+pub(super) struct TakenSeat<'a>(&'a Seats);
+
+impl Drop for TakenSeat<'_> {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// State that all handlers of a worker share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) party: Party,
     pub(super) bus: Bus,
     pub(super) instance: String,
+    pub(super) seats: Seats,
     pub(super) enroller: Enroller,
     pub(super) randomizers: Randomizers,
     pub(super) journal: Journal,

@@ -23,7 +23,11 @@ use crate::{
         BatchAnswer, BatchItemView, BatchJobView, BatchView, EndPage, EndView, ItemStatus, JobPage, JobView,
         PairView, ProgressEvent, WalletPage, WalletView,
     },
-    http::{ApiError, approvals::Noted, health::Health},
+    http::{
+        ApiError,
+        approvals::Noted,
+        health::{Alive, Health},
+    },
     webhooks::{
         Delivery, DeliveryOutcome, DeliveryPage, Disabled, Replay, ReplayAccepted, WebhookCreated,
         WebhookPage, WebhookView,
@@ -239,9 +243,11 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
     let event = RawValue::from_string("{\"step\":1}".to_owned()).unwrap();
     let progress = ProgressEvent { session: SessionId([2; 16]), from: "service".to_owned(), event };
     let first = |jobs: Vec<JobView>| jobs.into_iter().take(1).collect();
-    let health = |status, stores_lost_at_ms| Health { status, stores_lost_at_ms };
+    let alive = Alive { status: "alive", version: "0.1.0", now_ms: 1, max_in_flight: 32 };
+    let health = |stores_lost_at_ms| Health { status: "ready", stores_lost_at_ms };
     let accepted = |delivery, replay| ReplayAccepted { delivery, replay };
     vec![
+        ("Alive", values([alive])),
         ("Approved", values([Noted { parties: vec!["service".to_owned()] }])),
         ("Batch", values([batch])),
         (
@@ -254,7 +260,7 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
         ("Delivery", values(deliveries())),
         ("DeliveryPage", values([DeliveryPage { deliveries: deliveries() }])),
         ("EndPage", values([EndPage { results: ends(), next: "1".to_owned() }])),
-        ("Health", values([health("alive", None), health("ready", Some(1))])),
+        ("Health", values([health(None), health(Some(1))])),
         ("Job", values(jobs())),
         (
             "JobPage",
