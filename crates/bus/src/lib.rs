@@ -23,6 +23,7 @@
 //! | [`audit`] | publishing audit records; the chain of a process without a store |
 //! | [`kv`] | typed buckets in which only compare-and-swap writes |
 //! | [`deliveries`] | what webhooks need: cursors into the results, a log |
+//! | [`inspect`] | what the broker says of its nodes, connections and streams |
 //! | [`trace`] | which trace a message belongs to, in its headers |
 //!
 //! # What the broker is trusted with
@@ -38,6 +39,7 @@ pub mod deliveries;
 pub mod ends;
 mod event;
 mod incoming;
+pub mod inspect;
 pub mod kv;
 mod metrics;
 pub mod nkey;
