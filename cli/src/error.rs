@@ -29,6 +29,8 @@ pub(crate) enum ErrorCode {
     TransactionReverted,
     /// The audit log was tampered with.
     AuditBroken,
+    /// A check of `duet doctor` failed.
+    Unhealthy,
     /// A signal stopped the command before it was done.
     Interrupted,
 }
@@ -45,6 +47,7 @@ impl ErrorCode {
         Self::VaultRefused,
         Self::TransactionReverted,
         Self::AuditBroken,
+        Self::Unhealthy,
         Self::Interrupted,
     ];
 
@@ -66,6 +69,7 @@ impl ErrorCode {
             Self::VaultRefused => "vault-refused",
             Self::TransactionReverted => "transaction-reverted",
             Self::AuditBroken => "audit-broken",
+            Self::Unhealthy => "unhealthy",
             Self::Interrupted => "interrupted",
         }
     }
@@ -83,6 +87,7 @@ impl ErrorCode {
             Self::VaultRefused => "Refused by Vault",
             Self::TransactionReverted => "Transaction failed on the chain",
             Self::AuditBroken => "Audit log tampered with",
+            Self::Unhealthy => "A check failed",
             Self::Interrupted => "Interrupted",
         }
     }
@@ -93,7 +98,7 @@ impl ErrorCode {
             Self::Shared(code) => code.exit_code(),
             Self::Usage => 2,
             Self::File => ExitCode::Input as u8,
-            Self::ApiUnreachable | Self::NodeUnreachable | Self::VaultUnreachable => {
+            Self::ApiUnreachable | Self::NodeUnreachable | Self::VaultUnreachable | Self::Unhealthy => {
                 ExitCode::Unavailable as u8
             }
             Self::NodeRefused | Self::VaultRefused => ExitCode::Refused as u8,
@@ -235,7 +240,6 @@ impl CliError {
     }
 
     /// Its code.
-    #[cfg(feature = "load")]
     pub(crate) const fn code(&self) -> ErrorCode {
         self.code
     }

@@ -55,7 +55,7 @@ fn copy(from: &Path, to: &Path, names: &[&str]) {
 }
 
 /// Runs this version's programs on copies of the stores, the service's in `server` if there is one.
-async fn run(server: Option<&Postgres>) -> Stack {
+pub(crate) async fn run(server: Option<&Postgres>) -> Stack {
     let directory = Arc::new(tempfile::tempdir().unwrap());
     let here = directory.path();
     for name in ["service", "partner"] {
@@ -92,6 +92,11 @@ fn wallet(stack: &Stack, name: &str, id: &str, address: &str) -> Wallet {
         requester_key: stack.directory().join(format!("{name}.requester")),
         created: Value::Null,
     }
+}
+
+/// The wallet whose service's key is locked in the dump of the database.
+pub(crate) fn signing_wallet(stack: &Stack) -> Wallet {
+    wallet(stack, "signing", SIGNING, SIGNING_ADDRESS)
 }
 
 fn is_by(wallet: &Wallet, message: &str, signed: &Value) {
@@ -183,7 +188,7 @@ async fn sqlite_stores_of_the_version_before__should_lock_limit_and_sign_on() {
     store.close().await;
 
     let mut stack = run(None).await;
-    let signing = wallet(&stack, "signing", SIGNING, SIGNING_ADDRESS);
+    let signing = signing_wallet(&stack);
     signs_with(&signing, "service").await;
     signs_with(&signing, "partner").await;
     signs_without_the_device(&stack, &signing).await;
@@ -215,7 +220,7 @@ async fn sqlite_stores_of_the_version_before__should_lock_limit_and_sign_on() {
 async fn a_postgres_store_of_the_version_before__should_lock_and_sign_on() {
     let mut stack = run(Some(Postgres::shared().await.unwrap())).await;
     let party = stack.party("service");
-    let signing = wallet(&stack, "signing", SIGNING, SIGNING_ADDRESS);
+    let signing = signing_wallet(&stack);
     signs_with(&signing, "partner").await;
     let key = signing.requester_key.to_string_lossy().into_owned();
     let queue = ["job", "submit", "message", "no", "--wallet", SIGNING, "--requester-key", &key, "--wait"];
