@@ -447,6 +447,16 @@ impl ApiClient {
         self.call_once(request).await.map_err(CliError::from)
     }
 
+    /// The first page of the tenant's wallets. Tries only once: while a party is away, the caller
+    /// gets the refusal at once.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn first_wallets(&self) -> Result<Vec<WalletView>, CliError> {
+        let page: WalletPage = self.call_once(self.request(Method::GET, "v1/wallets", &[])?).await?;
+        Ok(page.wallets)
+    }
+
     /// All wallets of the tenant.
     ///
     /// # Errors

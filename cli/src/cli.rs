@@ -8,8 +8,8 @@ use clap_complete::Shell;
 
 use crate::{
     commands::{
-        audit, batch, card, credentials, exit_codes, gateway, init, job, load, orchestrator, party, policy,
-        requester, sign, verify, wallet, webhook,
+        audit, batch, card, credentials, doctor, exit_codes, gateway, init, job, load, orchestrator, party,
+        policy, requester, sign, verify, wallet, webhook,
     },
     config::GlobalOptions,
     error::CliError,
@@ -35,6 +35,8 @@ enum Command {
     /// Exchange credentials while everything runs
     #[command(subcommand)]
     Credentials(credentials::CredentialsCommand),
+    /// Find out why signing stalls, and what to do about it
+    Doctor(Box<doctor::DoctorCommand>),
     /// Look at the cards of parties
     #[command(subcommand)]
     Card(card::CardCommand),
@@ -111,6 +113,7 @@ impl Command {
         match self {
             Self::Init(command) => init::run(command, output),
             Self::Credentials(command) => credentials::run(command, output),
+            Self::Doctor(command) => block_on(doctor::run(*command, output)),
             Self::Card(command) => block_on(card::run(command, output)),
             Self::Wallet(command) => block_on_threads(wallet::run(command, output)),
             Self::Sign(command) => block_on_threads(sign::run(*command, output)),

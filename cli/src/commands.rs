@@ -6,6 +6,7 @@ pub(crate) mod batch;
 pub(crate) mod card;
 pub(crate) mod credentials;
 pub(crate) mod culprit;
+pub(crate) mod doctor;
 pub(crate) mod exit_codes;
 pub(crate) mod gateway;
 pub(crate) mod init;

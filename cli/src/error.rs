@@ -33,6 +33,8 @@ pub(crate) enum ErrorCode {
     StoreNotExpanded,
     /// A newer build removed from the share store what this build reads.
     StoreContracted,
+    /// A check of `duet doctor` failed.
+    Unhealthy,
     /// A signal stopped the command before it was done.
     Interrupted,
 }
@@ -51,6 +53,7 @@ impl ErrorCode {
         Self::AuditBroken,
         Self::StoreNotExpanded,
         Self::StoreContracted,
+        Self::Unhealthy,
         Self::Interrupted,
     ];
 
@@ -74,6 +77,7 @@ impl ErrorCode {
             Self::AuditBroken => "audit-broken",
             Self::StoreNotExpanded => "store-not-expanded",
             Self::StoreContracted => "store-contracted",
+            Self::Unhealthy => "unhealthy",
             Self::Interrupted => "interrupted",
         }
     }
@@ -93,6 +97,7 @@ impl ErrorCode {
             Self::AuditBroken => "Audit log tampered with",
             Self::StoreNotExpanded => "Share store to be expanded first",
             Self::StoreContracted => "Share store of a newer build",
+            Self::Unhealthy => "A check failed",
             Self::Interrupted => "Interrupted",
         }
     }
@@ -103,7 +108,7 @@ impl ErrorCode {
             Self::Shared(code) => code.exit_code(),
             Self::Usage => 2,
             Self::File => ExitCode::Input as u8,
-            Self::ApiUnreachable | Self::NodeUnreachable | Self::VaultUnreachable => {
+            Self::ApiUnreachable | Self::NodeUnreachable | Self::VaultUnreachable | Self::Unhealthy => {
                 ExitCode::Unavailable as u8
             }
             Self::NodeRefused | Self::VaultRefused | Self::StoreContracted => ExitCode::Refused as u8,

@@ -101,3 +101,4 @@ pub use orchestrator::Orchestrator;
 pub use retry_after::retry_after;
 pub use server::{ApiServer, Config, OrchestratorError, run};
 pub use settings::{HttpSettings, InvalidSetting, QueueSettings};
+pub use stores::names as stream_names;

@@ -71,7 +71,7 @@ pub(crate) async fn make(bus: &Bus, settings: &StorageSettings) -> Result<Bucket
 }
 
 /// All streams and buckets, by their stream names at the broker.
-pub(crate) fn names() -> impl Iterator<Item = String> {
+pub fn names() -> impl Iterator<Item = String> {
     streams::names().map(str::to_owned).chain(Buckets::NAMES.iter().map(|bucket| format!("KV_{bucket}")))
 }
 

@@ -138,13 +138,13 @@ impl Worker {
             party,
             bus: bus.clone(),
             instance,
+            seats: Seats::new(settings.sessions.max(1)),
             enroller,
             randomizers: Randomizers::new(settings.randomizers),
             journal,
             wake: Notify::new(),
             open: Mutex::new(cut.child_token()),
             cut,
-            seats: Seats::default(),
             reports: TaskTracker::new(),
         });
         let id = shared.party.id().clone();

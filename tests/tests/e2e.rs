@@ -9,6 +9,7 @@ mod busy;
 mod chaos;
 mod clocks;
 mod cluster;
+mod doctor;
 mod metrics;
 mod openapi;
 mod party_flows;

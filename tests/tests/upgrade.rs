@@ -183,6 +183,14 @@ fn options(database: &Database) -> PostgresOptions {
     PostgresOptions::at(&database.url).unwrap().with_password(&password)
 }
 
+/// A stack whose service has a wallet with a locked key in its database, and that wallet.
+pub(crate) async fn stack_with_a_locked_key() -> (Stack, Wallet) {
+    let fixture = Fixture::before_lost_locks();
+    let stack = run(&fixture, Some(Postgres::shared().await.unwrap())).await;
+    let wallet = fixture.wallet(&stack, "signing");
+    (stack, wallet)
+}
+
 fn is_by(wallet: &Wallet, message: &str, signed: &Value) {
     let signature = text(signed, "/signature").unwrap();
     let signer = signers::message_signer(message.as_bytes(), signature).unwrap();

@@ -24,6 +24,7 @@
 //! | [`kv`] | typed buckets in which only compare-and-swap writes |
 //! | [`markers`] | what removed entries leave in a bucket for ever, found and given a time to live |
 //! | [`deliveries`] | what webhooks need: cursors into the results, a log |
+//! | [`inspect`] | what the broker says of its nodes, connections and streams |
 //! | [`trace`] | which trace a message belongs to, in its headers |
 //!
 //! # What the broker is trusted with
@@ -40,6 +41,7 @@ pub mod ends;
 mod event;
 mod gather;
 mod incoming;
+pub mod inspect;
 pub mod kv;
 pub mod markers;
 mod metrics;

@@ -18,6 +18,7 @@ use duet_wire::{
     Invitation, InvitationReply, Manifest, Outcome, OutcomeReply, SignedOutcome,
     approval::{ApprovalReply, ApprovalRequest, SignedApproval},
     card_request::{CardReply, CardRequest},
+    hello::{Hello, HelloReply},
     share_request::{ShareReply, ShareRequest},
 };
 
@@ -50,6 +51,8 @@ pub fn run(bytes: &[u8]) {
     canonical::<OutcomeReply>(bytes);
     canonical::<CardRequest>(bytes);
     canonical::<CardReply>(bytes);
+    canonical::<Hello>(bytes);
+    canonical::<HelloReply>(bytes);
     canonical::<ShareRequest>(bytes);
     canonical::<ShareReply>(bytes);
     canonical::<ApprovalRequest>(bytes);

@@ -20,6 +20,7 @@ pub mod encoding;
 pub mod ended;
 pub mod error;
 pub mod gateway;
+pub mod hello;
 pub mod ids;
 pub mod invite;
 pub mod job;

@@ -9,13 +9,13 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::ApiError;
-use crate::{orchestrator::Orchestrator, stores};
+use crate::{clock::now_ms, orchestrator::Orchestrator, stores};
 
 /// How long the broker may take to answer a readiness check.
 const READY_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The answer of a healthy process.
-#[derive(Debug, Default, Serialize)]
+/// The answer of a process that can accept jobs.
+#[derive(Debug, Serialize)]
 pub(super) struct Health {
     pub(super) status: &'static str,
     /// `safe` if the broker proves that it keeps what it acknowledges, `trusted` if the operator
@@ -28,9 +28,26 @@ pub(super) struct Health {
     pub(super) stores_lost_at_ms: Option<u64>,
 }
 
+/// A process that runs.
+#[derive(Debug, Serialize)]
+pub(super) struct Alive {
+    pub(super) status: &'static str,
+    /// The version of its build.
+    pub(super) version: &'static str,
+    /// Its clock, in milliseconds since 1970.
+    pub(super) now_ms: u64,
+    /// How many jobs it works on at once.
+    pub(super) max_in_flight: usize,
+}
+
 /// `GET /healthz`: the process answers.
-pub(super) async fn alive() -> Json<Health> {
-    Json(Health { status: "alive", ..Health::default() })
+pub(super) async fn alive(State(orchestrator): State<Arc<Orchestrator>>) -> Json<Alive> {
+    Json(Alive {
+        status: "alive",
+        version: env!("CARGO_PKG_VERSION"),
+        now_ms: now_ms(),
+        max_in_flight: orchestrator.queue.max_in_flight,
+    })
 }
 
 /// `GET /readyz`: the broker is reachable and safe, and its streams and buckets are there.

@@ -488,7 +488,7 @@ fn process_operations() -> Vec<Operation> {
         },
         operation("get", "/healthz", "alive", "Whether the process runs")
             .open()
-            .answers(200, "It does.", "Health"),
+            .answers(200, "It does.", "Alive"),
         operation("get", "/readyz", "ready", "Whether it can accept jobs")
             .open()
             .answers(200, "It can.", "Health")

@@ -1,5 +1,5 @@
-//! `duet.v1.card.<from>.<party>`: answers questions about this party's card, its wallets, offers of
-//! enrolments, policies and revocations.
+//! `duet.v1.card.<from>.<party>`: answers questions about this worker, about its party's card and
+//! wallets, and about offers of enrolments, policies and revocations.
 
 use std::sync::Arc;
 
@@ -9,13 +9,14 @@ use duet_wire::{
     Code,
     audit::{HeadReply, HeadRequest, Refused},
     card_request::{CardReply, CardRequest, MAX_WALLETS_PER_PAGE},
+    hello::{Hello, HelloReply},
     policy::{PolicyReply, PolicyRequest},
     revocation::{RevocationReply, SignedRevocation},
 };
 use tracing::Instrument as _;
 
 use super::shared::{Shared, answer, refusal};
-use crate::{enrolment::take_offer, error::PartyError, policy, revocation, witness};
+use crate::{enrolment::take_offer, error::PartyError, policy, revocation, store::Readiness, witness};
 
 pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
     let span = tracing::info_span!("card", subject = %message.address);
@@ -56,6 +57,12 @@ pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
             answer(&message, &reply).await;
             return;
         }
+        // How much room a worker has concerns operators, not devices.
+        let is_operators = matches!(message.address, Address::Card { from: Speaker::Orchestrator, .. });
+        if is_operators && codec::decode::<Hello>(&message.payload).is_ok() {
+            answer(&message, &shared.introduce()).await;
+            return;
+        }
         let reply = match codec::decode::<CardRequest>(&message.payload) {
             Ok(request) => shared.answer_question(request).await,
             Err(error) => Err(PartyError::refused(Code::MalformedMessage, error.to_string())),
@@ -72,6 +79,21 @@ pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
 }
 
 impl Shared {
+    /// What this worker says of itself.
+    fn introduce(&self) -> HelloReply {
+        let context = &self.party.context;
+        let (all, free) = self.seats.count();
+        HelloReply {
+            instance: self.instance.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            now_ms: context.clock.now_ms(),
+            seats: all,
+            free_seats: free,
+            is_store_ready: matches!(context.store().readiness(), Readiness::Ready),
+            is_initiating: !context.witness.is_pending(),
+        }
+    }
+
     async fn answer_about_policies(&self, request: PolicyRequest) -> Result<PolicyReply, PartyError> {
         let (context, identity) = (&self.party.context, &self.party.identity);
         match request {

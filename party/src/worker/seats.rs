@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use duet_bus::Incoming;
@@ -12,24 +12,40 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
 
-/// A worker's sessions, each with what ends it when its seat is released. There are as many as the
-/// worker has seats.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Seats(Arc<Mutex<HashMap<SessionId, CancellationToken>>>);
+/// A worker's seats, and its sessions, each with what ends it when its seat is released.
+#[derive(Debug, Clone)]
+pub(super) struct Seats {
+    all: u32,
+    taken: Arc<Mutex<HashMap<SessionId, CancellationToken>>>,
+}
 
 impl Seats {
+    /// `all` free seats.
+    pub(super) fn new(all: usize) -> Self {
+        Self { all: u32::try_from(all).unwrap_or(u32::MAX), taken: Arc::default() }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashMap<SessionId, CancellationToken>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All seats, and the free ones.
+    pub(super) fn count(&self) -> (u32, u32) {
+        let taken = u32::try_from(self.taken().len()).unwrap_or(u32::MAX);
+        (self.all, self.all.saturating_sub(taken))
+    }
+
     /// Notes a session before the worker accepts it. So a release, which follows the acceptance,
     /// finds it.
     pub(super) fn take(&self, session: SessionId) -> Seat {
         let released = CancellationToken::new();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(session, released.clone());
+        self.taken().insert(session, released.clone());
         Seat { seats: self.clone(), session, released }
     }
 
     /// Ends a session of this worker. Ignores one that it does not know.
     fn release(&self, session: SessionId) -> bool {
-        let seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seats.get(&session).map(CancellationToken::cancel).is_some()
+        self.taken().get(&session).map(CancellationToken::cancel).is_some()
     }
 }
 
@@ -50,7 +66,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.seats.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.session);
+        self.seats.taken().remove(&self.session);
     }
 }
 

@@ -16,6 +16,7 @@ use duet_wire::{
     gateway::{
         Authentication, ClientFrame, Destination, Limits, ServerFrame, WaitingAnswer, WaitingQuestion,
     },
+    hello::{Hello, HelloReply},
     invite::TimeRefusal,
     policy::{PolicyReceipt, PolicyReply, PolicyRequest, SignedReceipt},
     revocation::{RevocationProof, RevocationReply, SignedRevocation},
@@ -79,6 +80,18 @@ fn wallet() -> WalletInfo {
     }
 }
 
+fn hello() -> HelloReply {
+    HelloReply {
+        instance: "01A".to_owned(),
+        version: "0.1.0".to_owned(),
+        now_ms: 1_900_000_000_000,
+        seats: 32,
+        free_seats: 31,
+        is_store_ready: true,
+        is_initiating: false,
+    }
+}
+
 fn outcome(result: OutcomeResult) -> Outcome {
     Outcome {
         session: SessionId([2; 16]),
@@ -125,6 +138,8 @@ fn every_message_round_trips_and_nothing_else_decodes() {
     check(&CardReply::Wallet { wallet: Box::new(wallet()) });
     check(&CardReply::Enrolled);
     check(&CardReply::Refused(refusal()));
+    check(&Hello);
+    check(&hello());
     check(&ShareRequest::Prepare { package: vec![1; 100] });
     check(&ShareRequest::Commit { bundle: vec![1; 100] });
     check(&ShareReply::Receipt { receipt: vec![1; 100] });
@@ -233,6 +248,21 @@ fn the_layout_of_an_outcome_is_pinned() {
 }
 
 #[test]
+fn the_layout_of_a_hello_is_pinned() {
+    assert_eq!(hex::encode(encode(&Hello).unwrap()), "7801");
+    let expected = [
+        "7901".to_owned(),
+        format!("03{}", hex::encode("01A")),
+        format!("05{}", hex::encode("0.1.0")),
+        "fd0038d360ba010000".to_owned(), // clock, 8 bytes little endian
+        "20".to_owned(),                 // seats
+        "1f".to_owned(),                 // free seats
+        "0100".to_owned(),               // store ready, not initiating
+    ];
+    assert_eq!(hex::encode(encode(&hello()).unwrap()), expected.concat());
+}
+
+#[test]
 fn the_layout_of_gateway_frames_is_pinned() {
     let (wallet, session) = (WalletId([1; 32]), SessionId([2; 16]));
     let hex_of = |frame: &ClientFrame| hex::encode(encode(frame).unwrap());
@@ -321,6 +351,8 @@ proptest! {
         try_as::<OutcomeReply>(&mut bytes);
         try_as::<CardRequest>(&mut bytes);
         try_as::<CardReply>(&mut bytes);
+        try_as::<Hello>(&mut bytes);
+        try_as::<HelloReply>(&mut bytes);
         try_as::<ShareRequest>(&mut bytes);
         try_as::<ShareReply>(&mut bytes);
         try_as::<ApprovalRequest>(&mut bytes);

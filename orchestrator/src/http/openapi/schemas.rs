@@ -193,11 +193,23 @@ fn refusals() -> Vec<(&'static str, Value)> {
         ("Refusal", object("A refusal: its code and an explanation.", refusal)),
         ("Problem", object("A refusal over HTTP (RFC 9457).", problem)),
         (
+            "Alive",
+            object(
+                "A process that runs.",
+                [
+                    ("status", true, one_of(["alive"], "The process's state.")),
+                    ("version", true, text("The version of its build.")),
+                    ("now_ms", true, moment("Its clock")),
+                    ("max_in_flight", true, number("How many jobs it works on at once.")),
+                ],
+            ),
+        ),
+        (
             "Health",
             object(
-                "A healthy process.",
+                "A process that can accept jobs.",
                 [
-                    ("status", true, one_of(["alive", "ready"], "The process's state.")),
+                    ("status", true, one_of(["ready"], "The process's state.")),
                     (
                         "broker",
                         false,

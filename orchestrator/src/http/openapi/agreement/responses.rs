@@ -23,7 +23,11 @@ use crate::{
         BatchAnswer, BatchItemView, BatchJobView, BatchView, EndPage, EndView, ItemStatus, JobPage, JobView,
         PairView, ProgressEvent, WalletPage, WalletView,
     },
-    http::{ApiError, approvals::Noted, health::Health},
+    http::{
+        ApiError,
+        approvals::Noted,
+        health::{Alive, Health},
+    },
     webhooks::{
         Delivery, DeliveryOutcome, DeliveryPage, Disabled, Replay, ReplayAccepted, WebhookCreated,
         WebhookPage, WebhookView,
@@ -247,8 +251,10 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
     let progress = ProgressEvent { session: SessionId([2; 16]), from: "service".to_owned(), event };
     let first = |jobs: Vec<JobView>| jobs.into_iter().take(1).collect();
     let health = |status, broker, stores_lost_at_ms| Health { status, broker, stores_lost_at_ms };
+    let alive = Alive { status: "alive", version: "0.1.0", now_ms: 1, max_in_flight: 32 };
     let accepted = |delivery, replay| ReplayAccepted { delivery, replay };
     vec![
+        ("Alive", values([alive])),
         ("Approved", values([Noted { parties: vec!["service".to_owned()] }])),
         ("Batch", values([batch])),
         (
@@ -264,7 +270,6 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
         (
             "Health",
             values([
-                health("alive", None, None),
                 health("ready", Some("safe"), None),
                 health("ready", Some("trusted"), Some(1)),
             ]),
