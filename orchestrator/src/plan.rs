@@ -300,7 +300,7 @@ mod tests {
 
     const ALL: [Pair; 3] = [Pair::ServicePartner, Pair::DeviceService, Pair::DevicePartner];
     const BACKEND: Pair = Pair::ServicePartner;
-    const NOW: Moment = Moment { now_ms: 1_000_000, jitter: 0.0 };
+    const NOW: Moment = Moment { now_ms: 1_000_000_000, jitter: 0.0 };
 
     /// Attempts that ended one right after the other, the last one just now.
     fn past(attempts: &[(Pair, Code)]) -> Vec<PastAttempt> {

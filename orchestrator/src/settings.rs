@@ -101,8 +101,8 @@ pub struct QueueSettings {
     /// How long a party may take to answer an invitation. Default 5 s; 100 ms to 1 min. A free
     /// worker answers in milliseconds. When none is free, the broker says so at once.
     pub invitation_timeout: Duration,
-    /// How long the orchestrator goes on asking for a worker while the broker knows of none. Default
-    /// 1 s; 0 to 1 min, and at most `invitation_timeout`. In a cluster a worker's subscription may
+    /// How long the orchestrator goes on asking for a worker while the broker knows of none.
+    /// Default 1 s; 0 to 1 min, and at most `invitation_timeout`. In a cluster a worker's subscription may
     /// still be on its way to the server that was asked. A longer time finds more seats without a
     /// new session, and holds the other party's seat for longer.
     pub worker_search: Duration,

@@ -1,6 +1,6 @@
 //! A deployment that is merely busy: more orchestrators start sessions than the workers have seats.
-//! Every accepted job is signed, and none becomes a dead letter. Parties go and come back, and seats
-//! are free again as soon as their sessions do not go on.
+//! Every accepted job is signed, and none becomes a dead letter. Parties go and come back, and
+//! seats are free again as soon as their sessions do not go on.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]

@@ -62,8 +62,8 @@ pub enum Address {
     Invite(PartyId),
     /// Takes a worker's seat back: its session does not take place.
     ///
-    /// From an orchestrator to one worker, over core NATS. If it is lost, the worker waits until its
-    /// deadline.
+    /// From an orchestrator to one worker, over core NATS. If it is lost, the worker waits until
+    /// its deadline.
     Release {
         /// The worker's party.
         party: PartyId,

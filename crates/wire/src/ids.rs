@@ -55,8 +55,8 @@ impl<'de> Deserialize<'de> for IdempotencyKey {
     }
 }
 
-/// The name that a worker process draws when it starts: 1 to 64 ASCII letters and digits, so that it
-/// can be part of a subject.
+/// The name that a worker process draws when it starts: 1 to 64 ASCII letters and digits, so that
+/// it can be part of a subject.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(String);
 
