@@ -1,8 +1,9 @@
 //! The fault suite. Thousands of jobs run on the three-node broker, through several orchestrators,
 //! workers and gateways. Meanwhile the suite kills, stops and slows processes, cuts and stalls
 //! links, fills a disk, shifts clocks, restarts everything by the book, and makes receivers of
-//! webhooks refuse. Everything is drawn from one seed, which it prints, or follows the script of a scenario
-//! ([`Scenario`]). It collects the outcome into a [`History`], which [`crate::checker`] judges.
+//! webhooks refuse. Everything is drawn from one seed, which it prints, or follows the script of a
+//! scenario ([`Scenario`]). It collects the outcome into a [`History`], which [`crate::checker`]
+//! judges.
 
 mod audit;
 mod collect;
