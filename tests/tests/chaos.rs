@@ -4,6 +4,7 @@
 //! Then scenarios that operators have met, each smaller than with `cargo xtask chaos --scenario`.
 //! Every job has to be signed: nothing in them is a cause of a dead letter. `busy.rs` has the one
 //! without faults.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
 use std::time::Duration;

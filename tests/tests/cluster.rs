@@ -1,4 +1,5 @@
 //! The three-node broker with its own configuration files, and several of each process on it.
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
 use std::time::Duration;

@@ -15,7 +15,6 @@ use duet_harness::{
     stack::Stack,
 };
 use duet_protocol::codec;
-use duet_test_postgres::PostgresServer as Postgres;
 use duet_wire::{Code, Refusal, card_request::CardReply, hello::Hello};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
@@ -249,7 +248,7 @@ async fn a_bucket_that_is_nearly_full_and_a_receiver_that_refuses__should_be_nam
     let bus = stack.broker.connect(Role::Orchestrator).await.unwrap();
     let bucket = bus.jetstream().get_key_value("duet_batches").await.unwrap();
     for number in 0..15 {
-        bucket.put(format!("filler.{number}"), vec![0_u8; 64 * 1024].into()).await.unwrap();
+        bucket.create(format!("filler.{number}"), vec![0_u8; 64 * 1024].into()).await.unwrap();
     }
     let full = Diagnosis::of(&duet, &[]).await;
     full.finds(&["streams stream-nearly-full failed", "webhooks webhook-failing warning"]);

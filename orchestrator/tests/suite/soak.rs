@@ -149,6 +149,7 @@ struct Figures {
 }
 
 impl Figures {
+    #[expect(clippy::print_stdout, reason = "`cargo xtask soak` shows the figures to a person")]
     async fn print(&self, rig: &Rig, done: usize) {
         let streams = streams(rig).await;
         let is_aged = |name: &str| KEPT_BY_AGE.iter().any(|(aged, _)| *aged == name);
