@@ -45,6 +45,9 @@ pub(crate) struct Summary {
     pub(crate) state: JobStateName,
     pub(crate) created_at_ms: u64,
     pub(crate) updated_at_ms: u64,
+    /// When this process first saw the entry as it is, by its own clock. The other times are by the
+    /// clocks of those who wrote them.
+    pub(crate) seen_at_ms: u64,
     pub(crate) next_attempt_at_ms: u64,
     pub(crate) expires_at_ms: u64,
     pub(crate) end_published: bool,
@@ -59,7 +62,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    pub(crate) fn new(record: &JobRecord, revision: Revision) -> Self {
+    pub(crate) fn new(record: &JobRecord, revision: Revision, seen_at_ms: u64) -> Self {
         let waiting = matches!(record.state, JobState::AwaitingOwner)
             .then(|| SigningRequest::from_json(&record.request.body).ok())
             .flatten();
@@ -70,6 +73,7 @@ impl Summary {
             state: record.state.name(),
             created_at_ms: record.created_at_ms,
             updated_at_ms: record.updated_at_ms,
+            seen_at_ms,
             next_attempt_at_ms: record.next_attempt_at_ms,
             expires_at_ms: record.expires_at_ms,
             end_published: record.end_published_at_ms.is_some(),
@@ -313,7 +317,7 @@ impl Board {
             return snapshot;
         }
         jobs.left_to_later.remove(key);
-        let mut summary = Summary::new(&snapshot.value, revision);
+        let mut summary = Summary::new(&snapshot.value, revision, now_ms());
         // By the clock that noted both times, which may have been ahead.
         let pause_ms = summary.next_attempt_at_ms.saturating_sub(summary.updated_at_ms);
         let latest_ms = now_ms().saturating_add(pause_ms.min(self.longest_pause_ms));
@@ -449,6 +453,11 @@ impl Board {
         self.lock().all.get(key).map(|job| (job.state, job.end_published))
     }
 
+    /// When this process first saw the job's entry as it is, in milliseconds since 1970.
+    pub(crate) fn seen_at_ms(&self, key: &Key) -> Option<u64> {
+        self.lock().all.get(key).map(|job| job.seen_at_ms)
+    }
+
     /// The newest record that the board has of an open job which changed lately.
     pub(crate) fn recent(&self, key: &Key) -> Option<Snapshot> {
         self.lock().recent.get(key).cloned()
@@ -506,7 +515,10 @@ mod tests {
     use duet_wire::{Pair, Priority, SignedRequest, job::StateForm, record::Kept, unknown::UnknownName};
 
     use super::*;
-    use crate::{settings::QueueSettings, sweep::need};
+    use crate::{
+        settings::QueueSettings,
+        sweep::{Need, need},
+    };
 
     fn tenant() -> TenantId {
         "acme".parse().unwrap()
@@ -556,13 +568,26 @@ mod tests {
     }
 
     #[test]
+    fn a_session_lasts_as_long_for_a_clock_that_is_ahead() {
+        let queue = QueueSettings::default();
+        // Another orchestrator noted the session five minutes ago by this clock. It began just now.
+        let seen_at_ms = 1_000_000;
+        let record = record(1, seen_at_ms - 300_000, running());
+        let summary = Summary::new(&record, Revision::from(1), seen_at_ms);
+        let lasts = queue.session_timeout + queue.outcome_grace + queue.announce_after;
+        let over_at_ms = seen_at_ms + u64::try_from(lasts.as_millis()).unwrap();
+        assert_eq!(need(&queue, &summary, over_at_ms - 1), None);
+        assert_eq!(need(&queue, &summary, over_at_ms), Some(Need::EndSession));
+    }
+
+    #[test]
     fn a_state_of_a_later_release_is_open_and_needs_nothing_from_this_one() {
         let board = Board::new(4, Duration::from_secs(15));
         let paused = JobState::Unknown(UnknownName::new("paused").unwrap());
         let past = JobRecord { expires_at_ms: 2, ..record(1, 1, paused) };
         put(&board, past.clone(), 1);
         assert_eq!((open(&board), board.open().unknown), ((1, 1), 1));
-        let summary = Summary::new(&past, Revision::from(1));
+        let summary = Summary::new(&past, Revision::from(1), 1);
         assert_eq!(need(&QueueSettings::default(), &summary, u64::MAX), None);
         // A record that only a later release can read is known by its key alone.
         let key = summary.key();

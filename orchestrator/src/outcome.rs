@@ -63,6 +63,10 @@ fn refused(code: Code, message: &str) -> NotTaken {
     NotTaken::Refused(Refusal::new(code, message))
 }
 
+fn too_late() -> NotTaken {
+    refused(Code::Conflict, "the session is over; its signature comes too late")
+}
+
 impl Orchestrator {
     /// Handles one report.
     pub(crate) async fn take_outcome(&self, incoming: Incoming) {
@@ -143,9 +147,7 @@ impl Orchestrator {
             // The other party's report, an earlier report of this one, or the session's expiry came
             // first.
             return match outcome.result {
-                OutcomeResult::Signed { .. } if !already_signed(&job.value, session) => {
-                    Err(refused(Code::Conflict, "the session is over; its signature comes too late"))
-                }
+                OutcomeResult::Signed { .. } if !already_signed(&job.value, session) => Err(too_late()),
                 _ => Ok(Recorded::Taken),
             };
         }
@@ -175,7 +177,12 @@ impl Orchestrator {
                         tracing::info!(job = %record.job, "signature verified and stored");
                         Ok(Recorded::Settled(snapshot))
                     }
-                    Err(NotAccepted::Over) => Ok(Recorded::Taken),
+                    // Another write ended the session meanwhile. An acknowledgement would tell the
+                    // initiator that the signature is stored.
+                    Err(NotAccepted::Over) => match self.jobs.get(&key).await? {
+                        Some(job) if already_signed(&job.value, session) => Ok(Recorded::Taken),
+                        _ => Err(too_late()),
+                    },
                     Err(NotAccepted::Invalid) => {
                         let message = format!("{from} reported a signature that does not verify");
                         let failure = Failure {

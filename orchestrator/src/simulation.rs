@@ -356,7 +356,7 @@ impl World {
 
     fn sweep(&mut self, publish: bool) {
         for job in 0..self.store.len() {
-            let summary = Summary::new(self.latest(job), 1.into());
+            let summary = Summary::new(self.latest(job), 1.into(), self.latest(job).updated_at_ms);
             match need(&self.settings, &summary, self.now) {
                 Some(Need::Expire) => {
                     self.write(job, self.newest(job), &JobEvent::Expire);

@@ -91,10 +91,11 @@ pub(crate) fn need(queue: &QueueSettings, job: &Summary, now_ms: u64) -> Option<
         }
         // The orchestrator that runs a session ends it once its time and the grace have passed.
         // This is for sessions that none runs: the owner's, and those of orchestrators that died
-        // after their announcement was gone.
+        // after their announcement was gone. The clock that noted the session's times may differ
+        // from this one by more than a session lasts, so it counts since when this process saw it.
         JobStateName::Running => {
             let session = whole_millis(queue.session_timeout + queue.outcome_grace);
-            resting(job.updated_at_ms.saturating_add(session)).then_some(Need::EndSession)
+            resting(job.seen_at_ms.saturating_add(session)).then_some(Need::EndSession)
         }
         _ if job.is_settled() && !job.end_published => resting(job.updated_at_ms).then_some(Need::Publish),
         // The record is kept until then, so that parties can be told of the revocation.

@@ -617,7 +617,8 @@ impl Orchestrator {
             };
             self.announce_step(session, Step::Running).await;
             let failure = Failure::no_outcome(started.initiator.party.clone());
-            let end = self.wait_for_end(key, session, request, started.expires_at_ms, failure, observer);
+            let left = time_left(&self.queue, started.expires_at_ms, now_ms());
+            let end = self.wait_for_end(key, session, request, left, failure, observer);
             if !end.await? {
                 // One of them may still wait for the other.
                 seated.release(&self.bus, session).await;
@@ -637,28 +638,33 @@ impl Orchestrator {
         request: &SigningRequest,
         observer: &mut Observer,
     ) -> Result<(), StoreError> {
-        let (expires_at_ms, initiator) = match self.sessions.get(session).await? {
-            Some(record) => (record.expires_at_ms, Some(record.initiator.party)),
+        let now = now_ms();
+        let (left, initiator) = match self.sessions.get(session).await? {
+            // The other's clock may differ by more than a session lasts.
+            Some(record) => {
+                let seen_at_ms = self.board.seen_at_ms(key).unwrap_or(now);
+                let ends_at_ms = seen_at_ms.saturating_add(whole_millis(self.queue.session_timeout));
+                (time_left(&self.queue, ends_at_ms, now), Some(record.initiator.party))
+            }
             // The session was never stored, so no party was invited to it.
-            None => (0, None),
+            None => (Duration::ZERO, None),
         };
         let failure = Failure::abandoned(initiator);
-        self.wait_for_end(key, session, request, expires_at_ms, failure, observer).await.map(drop)
+        self.wait_for_end(key, session, request, left, failure, observer).await.map(drop)
     }
 
-    /// Waits until the job is no longer in `session`. Ends the attempt with `failure` when the
-    /// session's time and the grace for its outcome have passed. Returns whether the session made
+    /// Waits until the job is no longer in `session`. Ends the attempt with `failure` when the time
+    /// `left` has passed. Returns whether the session made
     /// the job's signature.
     async fn wait_for_end(
         &self,
         key: &Key,
         session: SessionId,
         request: &SigningRequest,
-        expires_at_ms: u64,
+        left: Duration,
         failure: Failure,
         observer: &mut Observer,
     ) -> Result<bool, StoreError> {
-        let left = time_left(&self.queue, expires_at_ms, now_ms());
         let over = async {
             while let Some(snapshot) = observer.changed().await {
                 if running_pair(&snapshot.value, session).is_none() {
@@ -676,14 +682,10 @@ impl Orchestrator {
     }
 }
 
-/// How long the outcome of a session may still take that ends at `expires_at_ms`; 0 for one that
-/// never began. An orchestrator whose clock was ahead may have noted that time: no session lasts
-/// longer than sessions may.
+/// How long the outcome of a session may still take that ends at `expires_at_ms`. This process's
+/// clock may have been set back since: no session lasts longer than sessions may.
 fn time_left(queue: &QueueSettings, expires_at_ms: u64, now_ms: u64) -> Duration {
-    match expires_at_ms {
-        0 => Duration::ZERO,
-        moment => until(moment, now_ms).min(queue.session_timeout) + queue.outcome_grace,
-    }
+    until(expires_at_ms, now_ms).min(queue.session_timeout) + queue.outcome_grace
 }
 
 /// How far a queued job was taken.
@@ -735,6 +737,5 @@ mod tests {
         assert_eq!(time_left(&queue, 1_000 + session_ms, 1_000), longest);
         assert_eq!(time_left(&queue, 301_000 + session_ms, 1_000), longest);
         assert_eq!(time_left(&queue, 1_000, 1_000), queue.outcome_grace);
-        assert_eq!(time_left(&queue, 0, 1_000), Duration::ZERO);
     }
 }

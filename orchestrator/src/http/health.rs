@@ -20,8 +20,7 @@ pub(super) struct Health {
     pub(super) status: &'static str,
     /// `safe` if the broker proves that it keeps what it acknowledges, `trusted` if the operator
     /// vouches for it instead.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) broker: Option<&'static str>,
+    pub(super) broker: &'static str,
     /// When this process found that the broker had lost streams or buckets, in milliseconds since
     /// 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,9 +70,5 @@ pub(super) async fn ready(State(orchestrator): State<Arc<Orchestrator>>) -> Resu
         return Err(ApiError::new(Code::StorageUnavailable, "a stream or bucket is out of reach"));
     }
     let broker = if orchestrator.broker.is_trusted() { "trusted" } else { "safe" };
-    Ok(Json(Health {
-        status: "ready",
-        broker: Some(broker),
-        stores_lost_at_ms: orchestrator.stores.lost_at_ms(),
-    }))
+    Ok(Json(Health { status: "ready", broker, stores_lost_at_ms: orchestrator.stores.lost_at_ms() }))
 }

@@ -112,10 +112,19 @@ async fn job(rig: &Rig, [one, other]: [&Running; 2], number: usize) {
 /// Adds a webhook, and removes it.
 async fn webhook(rig: &Rig, orchestrator: &Running) {
     let url = format!("{}/v1/webhooks", orchestrator.url);
-    let add = rig.http.post(&url).bearer_auth(TOKEN).json(&json!({"url": "http://127.0.0.1:1/hook"}));
-    let added = add.timeout(DEADLINE).send().await.unwrap();
-    assert_eq!(added.status(), StatusCode::CREATED);
-    let added: Value = added.json().await.unwrap();
+    let added: Value = timeout(DEADLINE, async {
+        loop {
+            let add = rig.http.post(&url).bearer_auth(TOKEN).json(&json!({"url": "http://127.0.0.1:1/hook"}));
+            let added = add.send().await.unwrap();
+            match added.status() {
+                StatusCode::CREATED => return added.json().await.unwrap(),
+                // The broker is busy with the jobs.
+                status => assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE),
+            }
+        }
+    })
+    .await
+    .unwrap();
     let remove =
         rig.http.delete(format!("{url}/{}", added["webhook"]["id"].as_str().unwrap())).bearer_auth(TOKEN);
     assert!(remove.timeout(DEADLINE).send().await.unwrap().status().is_success());

@@ -212,10 +212,10 @@ fn refusals() -> Vec<(&'static str, Value)> {
                     ("status", true, one_of(["ready"], "The process's state.")),
                     (
                         "broker",
-                        false,
+                        true,
                         one_of(
                             ["safe", "trusted"],
-                            "Of a process that is ready: whether the broker's nodes say that they flush what they acknowledge, or \
+                            "Whether the broker's nodes say that they flush what they acknowledge, or \
                              the operator vouches for them (`--trust-broker`), whatever they say.",
                         ),
                     ),

@@ -30,6 +30,7 @@ impl SqliteStore {
     /// As [`Self::look_at_schema`], and when the file cannot be written.
     pub async fn expand(options: &SqliteOptions) -> Result<SchemaReport, StoreError> {
         let mut connection = connect(options).await?;
+        OF_SQLITE.look(&mut connection).await?;
         expand(&OF_SQLITE, &mut connection).await?;
         OF_SQLITE.look(&mut connection).await
     }

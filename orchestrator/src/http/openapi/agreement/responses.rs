@@ -267,7 +267,7 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
         ("Delivery", values(deliveries())),
         ("DeliveryPage", values([DeliveryPage { deliveries: deliveries() }])),
         ("EndPage", values([EndPage { results: ends(), next: "1".to_owned() }])),
-        ("Health", values([health("ready", Some("safe"), None), health("ready", Some("trusted"), Some(1))])),
+        ("Health", values([health("ready", "safe", None), health("ready", "trusted", Some(1))])),
         ("Job", values(jobs())),
         (
             "JobPage",
