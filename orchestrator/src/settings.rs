@@ -102,9 +102,9 @@ pub struct QueueSettings {
     /// worker answers in milliseconds. When none is free, the broker says so at once.
     pub invitation_timeout: Duration,
     /// How long the orchestrator goes on asking for a worker while the broker knows of none.
-    /// Default 1 s; 0 to 1 min, and at most `invitation_timeout`. In a cluster a worker's subscription may
-    /// still be on its way to the server that was asked. A longer time finds more seats without a
-    /// new session, and holds the other party's seat for longer.
+    /// Default 1 s; 0 to 1 min, and at most `invitation_timeout`. In a cluster a worker's
+    /// subscription may still be on its way to the server that was asked. A longer time finds more
+    /// seats without a new session, and holds the other party's seat for longer.
     pub worker_search: Duration,
     /// How long a session may last, from the first invitation to the outcome. Default 30 s; 1 s to
     /// 10 min. It is in the manifest, so the parties enforce it as well. A lower limit retries a

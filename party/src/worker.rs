@@ -3,6 +3,7 @@
 
 mod cards;
 mod invitations;
+mod releases;
 mod seats;
 mod shared;
 mod shares;
@@ -166,7 +167,7 @@ impl Worker {
         };
         let on_release = {
             let shared = Arc::clone(&shared);
-            move |message: Incoming| seats::serve(Arc::clone(&shared), message)
+            move |message: Incoming| releases::serve(Arc::clone(&shared), message)
         };
         let shares =
             bus.serve(Filter::shares(&id), ServeOptions::waiting(settings.packages), on_share).await?;

@@ -1,41 +1,36 @@
 //! `duet job`: queues signatures and follows them.
 
+mod access;
 mod dead;
+mod report;
 
-use std::{fmt, path::PathBuf, pin::pin, time::Duration};
+use std::{path::PathBuf, pin::pin, time::Duration};
 
 use alloy_primitives::Address;
 use clap::{Args, Subcommand};
-use duet_orchestrator::api::{EndPage, JobPage, JobView};
-use duet_protocol::ids::PartyId;
+use duet_orchestrator::api::JobView;
 use duet_wire::{
-    Code, JobId, JobStateName, Pair, PayloadKindTag, Priority, RecoverableSignature, SignedRequest,
-    job::{AttemptOutcome, Evidence, JobRevocation, Waiting},
-    revocation::RevocationProof,
-    signing::SigningKey,
+    Code, JobId, JobStateName, Pair, Priority, RecoverableSignature, SignedRequest,
+    revocation::RevocationProof, signing::SigningKey,
 };
 use futures::StreamExt as _;
-use serde::Serialize;
 
-use self::dead::DeadCommand;
+pub(crate) use self::access::Access;
+use self::{
+    access::{BRIEF, LONG, Page},
+    dead::DeadCommand,
+    report::{JobReport, JobsReport, ResultsReport},
+};
 
 use crate::{
     api::ApiClient,
     commands::{requester, verify},
     config::{ApiOptions, CredentialsOptions, TenantOptions},
-    duration,
     error::CliError,
     input::PayloadCommand,
     output::Output,
     request::{self, RequestOptions, WalletName},
-    rpc::Receipt,
 };
-
-/// How long most commands may take by default.
-const BRIEF: Duration = Duration::from_secs(30);
-
-/// How long commands that wait may take by default.
-const LONG: Duration = Duration::from_secs(600);
 
 /// A command about jobs.
 #[expect(clippy::large_enum_variant, reason = "one is made per process")]
@@ -100,31 +95,6 @@ pub(crate) enum JobCommand {
     },
 }
 
-/// A page of a list.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Page {
-    /// Only those after this one: `next` of the previous page
-    #[arg(long, value_name = "JOB")]
-    after: Option<JobId>,
-    /// At most this many
-    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
-    limit: u16,
-}
-
-/// How to reach the orchestrator, and for how long to try.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Access {
-    #[command(flatten)]
-    tenant: TenantOptions,
-    #[command(flatten)]
-    api: ApiOptions,
-    #[command(flatten)]
-    credentials: CredentialsOptions,
-    /// How long the command may take in all [default: 30s; watch and redrive: 10m]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    timeout: Option<Duration>,
-}
-
 /// The request to queue.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SubmitOptions {
@@ -154,168 +124,6 @@ pub(crate) struct SubmitOptions {
     api: ApiOptions,
     #[command(flatten)]
     credentials: CredentialsOptions,
-}
-
-/// A job as the command prints it: signatures in the form of Ethereum's tools, addresses with
-/// checksums.
-#[derive(Debug, Serialize)]
-struct JobReport {
-    job: JobView,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    receipt: Option<Receipt>,
-}
-
-#[derive(Debug, Serialize)]
-struct JobsReport {
-    jobs: Vec<JobView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<JobId>,
-}
-
-/// A page of ended jobs.
-#[derive(Debug, Serialize)]
-#[serde(transparent)]
-struct ResultsReport(EndPage);
-
-impl fmt::Display for ResultsReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for end in &self.0.results {
-            writeln!(f, "{}  {}  {}", end.cursor, end.job, end.state)?;
-        }
-        write!(f, "what follows: --after {}", self.0.next)
-    }
-}
-
-impl JobReport {
-    fn new(job: JobView) -> Self {
-        Self { job, receipt: None }
-    }
-}
-
-impl JobsReport {
-    fn new(page: JobPage) -> Self {
-        let JobPage { jobs, next } = page;
-        Self { jobs, next }
-    }
-}
-
-fn kind(tag: PayloadKindTag) -> &'static str {
-    match tag {
-        PayloadKindTag::Transaction => "transaction",
-        PayloadKindTag::PersonalMessage => "message",
-        PayloadKindTag::TypedData => "typed data",
-        PayloadKindTag::Digest => "digest",
-    }
-}
-
-/// The evidence of a failure, in words.
-fn known_by(evidence: &Evidence) -> String {
-    match evidence {
-        Evidence::Refusal { by } => format!("{by} refused the invitation"),
-        Evidence::Nonsense { by, .. } => format!("the answer of {by} makes no sense"),
-        Evidence::Report { by, .. } => format!("by the signed report of {by}"),
-        Evidence::InvalidSignature { by, .. } => format!("by the signature that {by} reported"),
-        Evidence::Silence { of, .. } => format!("{of} was not heard of"),
-        Evidence::Unknown => "by evidence that this version does not know".to_owned(),
-    }
-}
-
-impl fmt::Display for JobReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let job = &self.job;
-        write!(f, "job {}: {} ({})", job.id, job.state, kind(job.kind))?;
-        if let Some(pair) = job.pair {
-            write!(f, ", attempt {} by {pair}", job.attempts)?;
-        }
-        if let Some(revocation) = &job.revocation {
-            write_revocation(f, revocation)?;
-        }
-        if let Some(Waiting { code, message, .. }) = &job.waiting {
-            write!(f, "\nwaits: {code}: {message}")?;
-        } else if job.state == JobStateName::Queued
-            && let Some(AttemptOutcome::Failed { code, message, .. }) =
-                job.history.last().and_then(|attempt| attempt.outcome.as_ref())
-        {
-            write!(f, "\nwill be tried again after {code}: {message}")?;
-        }
-        if let Some(failure) = &job.ending.failure {
-            write!(f, "\nfailed: {failure}")?;
-            for attempt in &job.history {
-                write!(f, "\nattempt {} by {}", attempt.attempt, attempt.pair)?;
-                if let Some(earlier) = attempt.earlier {
-                    write!(f, " and {} before it", earlier.attempts)?;
-                }
-                if let Some(AttemptOutcome::Failed { code, message, culprit, evidence }) = &attempt.outcome {
-                    write!(f, ": {code}: {message}")?;
-                    if let Some(culprit) = culprit {
-                        write!(f, "; the fault of {culprit}")?;
-                    }
-                    if let Some(evidence) = evidence {
-                        write!(f, " ({})", known_by(evidence))?;
-                    }
-                }
-            }
-        }
-        let members = [
-            ("address", &job.ending.address),
-            ("signature", &job.ending.signature),
-            ("transaction", &job.ending.transaction_hash),
-            ("signed transaction", &job.ending.signed_transaction),
-        ];
-        for (name, value) in members {
-            if let Some(value) = value {
-                write!(f, "\n{name} {value}")?;
-            }
-        }
-        if let Some(receipt) = &self.receipt {
-            write!(f, "\n{receipt}")?;
-        }
-        Ok(())
-    }
-}
-
-fn write_revocation(f: &mut fmt::Formatter<'_>, revocation: &JobRevocation) -> fmt::Result {
-    let names =
-        |parties: &[PartyId]| parties.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-    if !revocation.kept_by.is_empty() {
-        write!(f, "\nrevoked: {} will not sign it", names(&revocation.kept_by))?;
-    }
-    if !revocation.waits_for.is_empty() {
-        write!(f, "\nrevoked: {} will be told", names(&revocation.waits_for))?;
-    }
-    for refused in &revocation.refused_by {
-        write!(f, "\nrevoked: {} does not keep it: {}", refused.party, refused.refusal)?;
-    }
-    Ok(())
-}
-
-impl fmt::Display for JobsReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.jobs.is_empty() {
-            return f.write_str("no jobs");
-        }
-        for job in &self.jobs {
-            writeln!(
-                f,
-                "{}  {:<14}  {:<11}  {}",
-                job.id,
-                job.state.to_string(),
-                kind(job.kind),
-                job.idempotency_key
-            )?;
-        }
-        match self.next {
-            Some(next) => write!(f, "more with --after {next}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Access {
-    pub(crate) fn client(&self, default_timeout: Duration) -> Result<ApiClient, CliError> {
-        let timeout = self.timeout.unwrap_or(default_timeout);
-        ApiClient::new(&self.api, &self.credentials, &self.tenant.tenant, timeout)
-    }
 }
 
 /// Runs the command.

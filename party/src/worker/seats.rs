@@ -1,16 +1,12 @@
-//! `duet.v1.release.<party>.<instance>`: takes a seat back from a session that does not go on.
+//! The seats of a worker, each with what ends its session.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use duet_bus::Incoming;
-use duet_protocol::{codec, ids::SessionId};
-use duet_wire::Release;
+use duet_protocol::ids::SessionId;
 use tokio_util::sync::CancellationToken;
-
-use super::shared::Shared;
 
 /// A worker's seats, and its sessions, each with what ends it when its seat is released.
 #[derive(Debug, Clone)]
@@ -44,7 +40,7 @@ impl Seats {
     }
 
     /// Ends a session of this worker. Ignores one that it does not know.
-    fn release(&self, session: SessionId) -> bool {
+    pub(super) fn release(&self, session: SessionId) -> bool {
         self.taken().get(&session).map(CancellationToken::cancel).is_some()
     }
 }
@@ -67,18 +63,5 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.seats.taken().remove(&self.session);
-    }
-}
-
-pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
-    match codec::decode::<Release>(&message.payload) {
-        Ok(Release { session }) => {
-            if shared.seats.release(session) {
-                tracing::info!(%session, "the seat is released");
-            } else {
-                tracing::debug!(%session, "released a session that is not here");
-            }
-        }
-        Err(error) => tracing::debug!(%error, "a release does not parse"),
     }
 }

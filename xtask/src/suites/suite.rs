@@ -138,8 +138,8 @@ impl Suite {
                 for selection in [UNIT, E2E] {
                     visibly(nextest("run")?.arg("--no-run").args(selection))?;
                 }
-                // The demonstration, whose `duet` has fewer features. Its profile would compile every
-                // dependency's build script again.
+                // The demonstration, whose `duet` has fewer features. Its profile would compile
+                // every dependency's build script again.
                 visibly(cargo().args(["check", "--locked"]).args(demo::SELECTION))?;
                 // For users who build without GMP.
                 visibly(cargo().args(["check", "--locked", "--all-targets"]).args(WITHOUT_GMP))?;

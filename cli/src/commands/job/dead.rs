@@ -9,7 +9,10 @@ use duet_wire::{Code, JobId};
 use futures::StreamExt as _;
 use serde::Serialize;
 
-use super::{Access, BRIEF, JobReport, JobsReport, LONG, Page};
+use super::{
+    access::{Access, BRIEF, LONG, Page},
+    report::{JobReport, JobsReport},
+};
 use crate::{
     api::{ApiClient, DeadFilter},
     duration,
