@@ -1,6 +1,5 @@
 //! A deployment that is merely busy: more orchestrators start sessions than the workers have seats.
-//! Every accepted job is signed, and none becomes a dead letter. Parties go and come back, and
-//! seats are free again as soon as their sessions do not go on.
+//! Every accepted job is signed, and none becomes a dead letter. Parties go and come back.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
@@ -99,29 +98,4 @@ async fn a_party_whose_only_worker_restarts__should_cost_no_job() {
     for job in &jobs {
         assert_eq!(api.settled(job).await.unwrap(), "signed");
     }
-}
-
-#[tokio::test]
-async fn a_seat_whose_session_does_not_go_on__should_serve_the_next_job() {
-    let mut stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
-    wallet.sign_by(Pair::ServicePartner, &["message", "before"]).await.unwrap();
-    let api = Api::new(&stack, &wallet).unwrap();
-    stack.partner.stop().await.unwrap();
-    let mut small = stack.another_worker(&stack.partner, "partner", &["--sessions", "1"]);
-    small.start().await.unwrap();
-    // The partner takes its only seat. The service has no worker, so its own stays empty.
-    stack.service.stop().await.unwrap();
-    let job = submit(&wallet, "stuck").await;
-    api.waits(&job, "party-away").await.unwrap();
-    let stuck = api.get(&format!("/v1/jobs/{job}")).await.unwrap().body;
-    assert_eq!(stuck["attempts"], 1, "the partner was invited once: {stuck}");
-
-    // The seat would be taken for half a minute. The next job has it with its first attempt.
-    let signed = wallet.sign_by(Pair::DevicePartner, &["message", "next"]).await.unwrap();
-    let next = api.get(&format!("/v1/jobs/{}", text(&signed, "/job").unwrap())).await.unwrap().body;
-    assert_eq!((&next["state"], &next["attempts"]), (&"signed".into(), &1.into()), "{next}");
-
-    stack.service.start().await.unwrap();
-    assert_eq!(api.settled(&job).await.unwrap(), "signed");
 }

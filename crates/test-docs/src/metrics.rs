@@ -153,14 +153,16 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// Parses `label="value"` and so on. Our values need no escaping and contain no commas.
+/// Parses `label="value"` and so on. Our values need no escaping.
 fn parse_labels(text: &str) -> Result<BTreeMap<String, String>> {
-    let mut labels = BTreeMap::new();
-    for label in text.split(',') {
-        let (name, value) = label.split_once('=').context("a label without a value")?;
-        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).context("no quotes")?;
-        ensure!(is_name(name) && !value.contains(['"', '\\']), "{label}");
+    let (mut labels, mut rest) = (BTreeMap::new(), text);
+    while !rest.is_empty() {
+        let (name, value) = rest.split_once("=\"").context("a label without a value")?;
+        let (value, after) = value.split_once('"').context("a value without an end")?;
+        ensure!(is_name(name) && !value.contains('\\'), "{name}");
         ensure!(labels.insert(name.to_owned(), value.to_owned()).is_none(), "{name} comes twice");
+        rest = after.strip_prefix(',').unwrap_or(after);
+        ensure!(after.is_empty() || after.starts_with(','), "{after}");
     }
     Ok(labels)
 }

@@ -76,6 +76,9 @@ impl Resolve for Guard {
     }
 }
 
+/// How many connections to one receiver stay open between deliveries.
+const MAX_IDLE_CONNECTIONS: usize = 2;
+
 /// A client that delivers under these rules.
 ///
 /// # Errors
@@ -89,6 +92,8 @@ pub(super) fn client(settings: &super::WebhookSettings) -> io::Result<reqwest::C
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(settings.timeout)
+        // After an outage many deliveries to one receiver run at once.
+        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
         .user_agent(concat!("duet/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(io::Error::other)
