@@ -226,7 +226,11 @@ scenario(
     await page.acceptCulprit();
     await page.shown("rotate-done");
     assert.deepEqual(asked(await later.said()), ["service"]);
+    // The orchestrator learns from the first session that the service has another key by now. The
+    // partner signs meanwhile.
     await page.signMessage(id, "Together again");
+    assert.equal(asked(await later.said())[0], "service");
+    await page.signMessage(id, "Together at last");
     assert.deepEqual(asked(await later.said()), ["service"]);
 
     // Its second lock is final; the partner's first makes three of the wallet.
