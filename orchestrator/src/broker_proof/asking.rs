@@ -3,7 +3,7 @@
 use core::{future::pending, time::Duration};
 use std::sync::Arc;
 
-use duet_bus::{Address, Bus, BusEvent, RequestError};
+use duet_bus::{Bus, BusEvent, RequestError};
 use duet_wire::{Code, Refusal};
 use tokio::{
     sync::{
@@ -157,7 +157,7 @@ async fn connection_changed(events: &mut broadcast::Receiver<BusEvent>) {
 /// Asks every node. `None` without a connection.
 async fn ask(bus: &Bus) -> Option<Result<(), Flaw>> {
     for attempt in 1..=TRIES {
-        match bus.gather(&Address::Broker, FIRST_ANSWER, OTHER_ANSWERS, is_enough).await {
+        match bus.nodes_for_orchestrators(FIRST_ANSWER, OTHER_ANSWERS, is_enough).await {
             Ok(answers) => return Some(judge(&answers)),
             Err(RequestError::Unreachable) => return None,
             Err(RequestError::PermissionDenied { .. }) => break,

@@ -2,16 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use duet_bus::inspect::{Answer, Node, StreamReport};
+use duet_bus::inspect::{Answer, Node, OLDEST_SERVER, StreamReport};
 
 use super::words::{counted, unasked};
 use crate::commands::doctor::{
     facts::{NoConnection, Told},
     finding::{Cause, Check, Finding},
 };
-
-/// The server that Duet is tested with.
-const TESTED_SERVER: [u64; 3] = [2, 15, 1];
 
 /// From which part of its bound a stream is worth a look, in hundredths.
 const NEARLY_FULL: u64 = 80;
@@ -71,13 +68,12 @@ pub(super) fn nodes(nodes: &Told<Vec<Answer<Node>>>) -> Check {
             "Upgrade the remaining nodes, one after the other.",
         ));
     }
-    findings.extend(nodes.iter().filter(|node| is_old(&node.version)).map(|node| {
-        let [major, minor, patch] = TESTED_SERVER;
+    findings.extend(nodes.iter().filter(|node| node.is_outdated()).map(|node| {
         Finding::warning(
             Cause::BrokerOld,
             node.name.as_str(),
             format!("it runs nats-server {}", node.version),
-            format!("Upgrade it to nats-server {major}.{minor}.{patch} or later."),
+            format!("Upgrade it to nats-server {OLDEST_SERVER} or later."),
         )
     }));
     Check {
@@ -131,12 +127,6 @@ fn membership(nodes: &[&Node]) -> Vec<Finding> {
         ));
     }
     findings
-}
-
-fn is_old(version: &str) -> bool {
-    let mut numbers = version.split(['.', '-']).map_while(|number| number.parse::<u64>().ok());
-    let version = [(); 3].map(|()| numbers.next().unwrap_or(0));
-    version < TESTED_SERVER
 }
 
 /// Whether every stream is there, has room and has its copies.
@@ -229,10 +219,12 @@ mod tests {
 
     fn node(name: &str) -> Node {
         Node {
+            id: name.to_owned(),
             name: name.to_owned(),
             version: "2.15.1".to_owned(),
             now_ms: 0,
             sync_always: Some(true),
+            is_in_cluster: false,
             cluster: None,
         }
     }
@@ -293,7 +285,8 @@ mod tests {
         for (version, expected) in
             [("2.15.1", false), ("2.15.0", true), ("2.16.0-RC.1", false), ("3.0.0", false), ("2.9", true)]
         {
-            assert_eq!(is_old(version), expected, "{version}");
+            let node = Node { version: version.to_owned(), ..node("n1") };
+            assert_eq!(node.is_outdated(), expected, "{version}");
         }
     }
 

@@ -104,10 +104,12 @@ mod tests {
 
     fn node(now_ms: u64) -> Answer<Node> {
         let value = Node {
+            id: String::new(),
             name: format!("node-{now_ms}"),
             version: String::new(),
             now_ms,
             sync_always: Some(true),
+            is_in_cluster: false,
             cluster: None,
         };
         Answer { value, sent_ms: 100_000, received_ms: 100_002 }
