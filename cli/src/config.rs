@@ -202,9 +202,9 @@ pub(crate) struct VaultOptions {
     pub(crate) vault_patience: Duration,
 }
 
-/// The share store of a party.
+/// Where the share store of a party is.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct StoreOptions {
+pub(crate) struct StorePlace {
     /// The party's share store (docs/share-store.md): a SQLite file, or a PostgreSQL database as
     /// postgresql://USER@HOST:PORT/DATABASE[?sslmode=…&sslrootcert=…], without a password
     #[arg(
@@ -217,6 +217,13 @@ pub(crate) struct StoreOptions {
     pub(crate) store: StoreLocation,
     #[command(flatten)]
     pub(crate) database: DatabaseOptions,
+}
+
+/// The share store of a party, and what opens it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StoreOptions {
+    #[command(flatten)]
+    pub(crate) place: StorePlace,
     #[command(flatten)]
     pub(crate) seal: SealOptions,
 }

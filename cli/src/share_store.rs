@@ -27,7 +27,7 @@ use duet_party::{
 use self::postgres::Postgres;
 pub(crate) use self::schema_step::SchemaStep;
 use crate::{
-    config::{DatabaseOptions, SealOptions, StoreOptions},
+    config::{DatabaseOptions, SealOptions, StoreOptions, StorePlace},
     error::CliError,
     secrets::PassphraseUse,
     store_location::StoreLocation,
@@ -70,14 +70,10 @@ impl Database {
 ///
 /// # Errors
 /// When there is no store, or when the step is not possible now.
-pub(crate) async fn migrate(
-    location: &StoreLocation,
-    options: &DatabaseOptions,
-    step: SchemaStep,
-) -> Result<SchemaReport, CliError> {
-    let path = match location {
+pub(crate) async fn migrate(place: &StorePlace, step: SchemaStep) -> Result<SchemaReport, CliError> {
+    let path = match &place.store {
         StoreLocation::File(path) => SqliteOptions::at(path),
-        StoreLocation::Database(address) => return Postgres::migrate(address, options, step).await,
+        StoreLocation::Database(address) => return Postgres::migrate(address, &place.database, step).await,
     };
     Ok(match step {
         SchemaStep::Check => SqliteStore::look_at_schema(&path).await?,
@@ -115,7 +111,8 @@ impl OpenStore {
         options: &StoreOptions,
         source: &dyn KeyEncryption,
     ) -> Result<Self, CliError> {
-        Self::unlock(Database::open(&options.store, &options.database).await?, source).await
+        let StorePlace { store, database } = &options.place;
+        Self::unlock(Database::open(store, database).await?, source).await
     }
 
     /// Opens the store in a file.
@@ -123,8 +120,8 @@ impl OpenStore {
     /// # Errors
     /// As [`Self::open`].
     pub(crate) async fn open_file(path: PathBuf, seal: &SealOptions) -> Result<Self, CliError> {
-        let (store, database) = (StoreLocation::File(path), DatabaseOptions::default());
-        Self::open(&StoreOptions { store, database, seal: seal.clone() }).await
+        let place = StorePlace { store: StoreLocation::File(path), database: DatabaseOptions::default() };
+        Self::open(&StoreOptions { place, seal: seal.clone() }).await
     }
 
     /// Restores a backup into a store that does not exist yet. Without a backup, marks a database
@@ -134,7 +131,7 @@ impl OpenStore {
     /// When the store exists already, or when the key does not open it.
     pub(crate) async fn restore(options: &StoreOptions, from: Option<&Path>) -> Result<Self, CliError> {
         let source = options.seal.source(PassphraseUse::Enter)?;
-        let database = match (&options.store, from) {
+        let database = match (&options.place.store, from) {
             (StoreLocation::File(path), Some(backup)) => {
                 Database::Sqlite(SqliteStore::restore(backup, &SqliteOptions::at(path)).await?)
             }
@@ -142,10 +139,10 @@ impl OpenStore {
                 return Err(CliError::usage("no backup file to restore is given").remedy("Give --from FILE."));
             }
             (StoreLocation::Database(address), Some(backup)) => {
-                Database::Postgres(Postgres::restore(address, &options.database, backup).await?)
+                Database::Postgres(Postgres::restore(address, &options.place.database, backup).await?)
             }
             (StoreLocation::Database(address), None) => {
-                Database::Postgres(Postgres::open_restored(address, &options.database).await?)
+                Database::Postgres(Postgres::open_restored(address, &options.place.database).await?)
             }
         };
         Self::unlock(database, source.as_ref()).await
@@ -162,10 +159,10 @@ impl OpenStore {
     /// # Errors
     /// When the store cannot be written, or exists under another key.
     pub(crate) async fn create(options: &StoreOptions, source: &dyn KeyEncryption) -> Result<Self, CliError> {
-        let database = match &options.store {
+        let database = match &options.place.store {
             StoreLocation::File(path) => return Self::create_file(path, source).await,
             StoreLocation::Database(address) => {
-                Database::Postgres(Postgres::create(address, &options.database).await?)
+                Database::Postgres(Postgres::create(address, &options.place.database).await?)
             }
         };
         Self::set_key(database, source).await

@@ -64,5 +64,5 @@ pub(crate) async fn run(arguments: RewrapArguments, output: Output) -> Result<()
         vault.rewrap(to, &Clock::system()).await?;
         None
     };
-    output.emit(&Rewrapped { store: arguments.store.store, opened_by: to.source().as_str(), records })
+    output.emit(&Rewrapped { store: arguments.store.place.store, opened_by: to.source().as_str(), records })
 }

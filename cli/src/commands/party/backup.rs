@@ -90,7 +90,7 @@ pub(super) async fn restore(arguments: RestoreArguments, output: Output) -> Resu
     let wallets = party.count_wallets().await?;
     output.emit(&Restored {
         party: party.id().clone(),
-        store: arguments.store.store,
+        store: arguments.store.place.store,
         wallets,
         needs_rotation: true,
     })

@@ -112,7 +112,7 @@ pub(super) async fn init(arguments: InitArguments, output: Output) -> Result<(),
         party: party.id().clone(),
         share: share.into(),
         fingerprint: party.card().fingerprint(),
-        store: arguments.store.store,
+        store: arguments.store.place.store,
         key_file_created,
     })
 }

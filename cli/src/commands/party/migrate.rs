@@ -7,7 +7,7 @@ use duet_party::store::SchemaReport;
 use serde::Serialize;
 
 use crate::{
-    config::DatabaseOptions,
+    config::StorePlace,
     error::CliError,
     output::Output,
     share_store::{self, SchemaStep},
@@ -16,18 +16,8 @@ use crate::{
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MigrateArguments {
-    /// The party's share store (docs/share-store.md): a SQLite file, or a PostgreSQL database as
-    /// postgresql://USER@HOST:PORT/DATABASE[?sslmode=…&sslrootcert=…], without a password
-    #[arg(
-        long,
-        env = "DUET_STORE",
-        value_name = "FILE|URL",
-        hide_env_values = true,
-        help_heading = "Share store"
-    )]
-    store: StoreLocation,
     #[command(flatten)]
-    database: DatabaseOptions,
+    place: StorePlace,
     #[command(flatten)]
     step: StepOptions,
 }
@@ -81,11 +71,10 @@ impl fmt::Display for Migrated {
 
 pub(super) async fn migrate(arguments: MigrateArguments, output: Output) -> Result<(), CliError> {
     let step = arguments.step.step();
-    let SchemaReport { missing, removable, newer } =
-        share_store::migrate(&arguments.store, &arguments.database, step).await?;
+    let SchemaReport { missing, removable, newer } = share_store::migrate(&arguments.place, step).await?;
     if !missing.is_empty() {
         let details = serde_json::json!({ "missing": missing });
         return Err(CliError::not_expanded(&missing.join("; ")).details(details));
     }
-    output.emit(&Migrated { store: arguments.store, missing, removable, newer })
+    output.emit(&Migrated { store: arguments.place.store, missing, removable, newer })
 }
