@@ -32,7 +32,7 @@ use crate::{
     jobs::{Changed, StoreError},
     orchestrator::Orchestrator,
     outcome::said_by,
-    settle::{Failure, unlisted_sessions},
+    settle::{Failure, listed_sessions, unlisted_sessions},
 };
 
 /// A session that is stored. Its parties may now be invited.
@@ -116,9 +116,9 @@ impl Orchestrator {
             if job.fence != fence || job.attempts_started.saturating_add(1) != attempt {
                 return Err(());
             }
-            let before = job.clone();
+            let before = listed_sessions(job);
             job.apply(&JobEvent::Start { session, pair }, fence, now).map_err(|_| ())?;
-            unlisted = unlisted_sessions(&before, job);
+            unlisted = unlisted_sessions(before, job);
             Ok(())
         });
         let (started, stored) = tokio::join!(started, self.sessions.create(&record));

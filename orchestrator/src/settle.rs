@@ -92,10 +92,15 @@ pub(crate) fn running_pair(record: &JobRecord, session: SessionId) -> Option<Pai
     }
 }
 
-/// The sessions that the job lists `before` a change and not `after` it.
-pub(crate) fn unlisted_sessions(before: &JobRecord, after: &JobRecord) -> Vec<SessionId> {
-    let listed = |session| after.attempts.iter().any(|attempt| attempt.session == session);
-    before.attempts.iter().map(|attempt| attempt.session).filter(|session| !listed(*session)).collect()
+/// The sessions that the job lists.
+pub(crate) fn listed_sessions(record: &JobRecord) -> Vec<SessionId> {
+    record.attempts.iter().map(|attempt| attempt.session).collect()
+}
+
+/// Those of the sessions `before` a change that the job does not list `after` it.
+pub(crate) fn unlisted_sessions(mut before: Vec<SessionId>, after: &JobRecord) -> Vec<SessionId> {
+    before.retain(|session| after.attempts.iter().all(|attempt| attempt.session != *session));
+    before
 }
 
 /// The session is not, or no longer, the job's current one.
@@ -165,9 +170,9 @@ impl Orchestrator {
                 let pair = running_pair(record, session).ok_or(Over)?;
                 let event =
                     event_after(&self.queue, record, pair, &request.pairs, &failure, (now_ms(), jitter()));
-                let (fence, before) = (record.fence, record.clone());
+                let (fence, before) = (record.fence, listed_sessions(record));
                 record.apply(&event, fence, now_ms()).map_err(|_| Over)?;
-                unlisted = unlisted_sessions(&before, record);
+                unlisted = unlisted_sessions(before, record);
                 Ok::<(), Over>(())
             })
             .await?;

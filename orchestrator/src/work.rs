@@ -654,8 +654,7 @@ impl Orchestrator {
     }
 
     /// Waits until the job is no longer in `session`. Ends the attempt with `failure` when the time
-    /// `left` has passed. Returns whether the session made
-    /// the job's signature.
+    /// `left` has passed. Returns whether the session made the job's signature.
     async fn wait_for_end(
         &self,
         key: &Key,

@@ -175,6 +175,10 @@ impl JobState {
         let name = members.get(tag).unwrap_or(&Value::Null);
         match record::part::<JobStateName>(name)? {
             JobStateName::Unknown(name) => Ok(Self::Unknown(name)),
+            // The record as it is: its state stands beside its other members.
+            _ if tag == "state" => {
+                Self::deserialize(members).map_err(|error| Unreadable::Malformed(error.to_string()))
+            }
             _ => {
                 let mut members = members.clone();
                 members.insert("state".to_owned(), name.clone());
