@@ -86,9 +86,11 @@ pub(super) enum NamedLock {
     Chain = 8,
     /// That an opening of the store lives. This one and `Level` are held by a session, not by a
     /// transaction.
+    #[cfg(feature = "postgres")]
     Presence = 9,
     PublicKey = 10,
     /// Which level of the schema an opening of the store knows; held beside its presence.
+    #[cfg(feature = "postgres")]
     Level = 11,
 }
 
