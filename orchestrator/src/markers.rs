@@ -1,9 +1,8 @@
-//! Removes what earlier versions left of removed entries: markers without a time to live
-//! (`duet_bus::markers`).
+//! Removes what remains of removed entries: markers of earlier versions, which have no time to live,
+//! and markers that a killed broker shows again (`duet_bus::markers`).
 //!
-//! Each orchestrator walks through the buckets once when it starts, one round per sweep. Afterwards
-//! it looks at what was written since, as often as a marker lives. While versions are exchanged, an
-//! orchestrator of an earlier one may still leave such markers.
+//! Each orchestrator walks through the buckets when it starts, one round per sweep. After the end it
+//! waits as long as a marker lives, and begins again.
 
 use std::sync::Arc;
 
@@ -48,15 +47,20 @@ async fn walk<T>(orchestrator: &Orchestrator, mut markers: OldMarkers<T>) {
                     tracing::info!(
                         bucket = markers.bucket(),
                         markers = core::mem::take(&mut renewed),
-                        "an earlier version left markers of removed entries; they go now"
+                        "markers of removed entries had remained; they go now"
                     );
                 }
-                if is_last { orchestrator.storage.marker_ttl } else { orchestrator.queue.sweep_interval }
+                if is_last {
+                    markers.restart();
+                    orchestrator.storage.marker_ttl
+                } else {
+                    orchestrator.queue.sweep_interval
+                }
             }
             Err(RoundError::Write(WriteError::Full { bucket })) => {
                 tracing::error!(
                     bucket,
-                    "full, also of markers that an earlier version left; they go once it has more room (--bucket-mib)"
+                    "full, also of markers of removed entries; they go once it has more room (--bucket-mib)"
                 );
                 FULL_PAUSE
             }

@@ -1,8 +1,10 @@
 //! Markers of removed entries that would remain for ever.
 //!
 //! A removed entry leaves a marker in its bucket. Earlier versions of Duet left it there for ever,
-//! some 200 bytes each. In time they filled a bucket. [`OldMarkers`] walks through a bucket and
-//! writes each of them again, with a time to live.
+//! some 200 bytes each. In time they filled a bucket. This version gives each marker a time to
+//! live. A broker that was killed may show markers again that it had dropped, and keeps those for
+//! ever (seen with nats-server 2.15.1). [`OldMarkers`] walks through a bucket and writes both kinds
+//! again, with a time to live.
 //!
 //! The walk reads the headers of a bounded number of entries each time. Every rewrite is a
 //! compare-and-swap, so it never touches an entry that was written meanwhile. Several processes may
@@ -83,7 +85,8 @@ impl<T> OldMarkers<T> {
         &self.store().name
     }
 
-    /// Begins at the oldest entry again. For a bucket that was replaced by another one.
+    /// Begins at the oldest entry again: for a bucket that was replaced by another one, and for
+    /// markers that a broker shows again.
     pub const fn restart(&mut self) {
         self.next = 1;
     }
@@ -96,8 +99,9 @@ impl<T> OldMarkers<T> {
         ReadError::Unavailable { bucket: self.store().name.clone(), reason: reason.to_string() }
     }
 
-    /// Looks at the next [`MAX_PER_ROUND`] entries, and gives a time to live to each marker among
-    /// them that has none. After the last entry, a further round sees what was written since.
+    /// Looks at the next [`MAX_PER_ROUND`] entries, and gives a new time to live to each marker
+    /// among them that has none or has outlived it. After the last entry, a further round sees what
+    /// was written since.
     ///
     /// # Errors
     /// See [`RoundError`].
@@ -145,10 +149,14 @@ impl<T> OldMarkers<T> {
         {
             let entry = entry.map_err(|error| self.unavailable(error))?;
             let info = entry.info().map_err(|error| self.unavailable(error))?;
-            if entry.headers.as_ref().is_some_and(remains_for_ever)
+            let age = Duration::try_from(OffsetDateTime::now_utc() - info.published).unwrap_or_default();
+            let ttl = self.bucket.marker_ttl;
+            if entry.headers.as_ref().is_some_and(|headers| remains_for_ever(headers, age, ttl))
                 && let Some(key) = entry.subject.strip_prefix(self.store().prefix.as_str())
             {
-                let left = time_left(self.bucket.marker_ttl, info.published);
+                // Nothing is left for one that is older. So a bucket full of old markers has room
+                // again at once.
+                let left = ttl.saturating_sub(age);
                 let (key, revision) = (Key(key.to_owned()), Revision::from(info.stream_sequence));
                 match self.bucket.leave_marker(&key, revision, left).await {
                     Ok(()) => round.renewed += 1,
@@ -164,16 +172,10 @@ impl<T> OldMarkers<T> {
     }
 }
 
-/// Whether these are the headers of a marker without a time to live.
-fn remains_for_ever(headers: &HeaderMap) -> bool {
-    headers.get(OPERATION).is_some() && headers.get(NATS_MESSAGE_TTL).is_none()
-}
-
-/// What is left of a marker's time to live; the least that the broker knows for one that is older.
-/// So a bucket full of old markers has room again at once.
-fn time_left(ttl: Duration, published: OffsetDateTime) -> Duration {
-    let age = Duration::try_from(OffsetDateTime::now_utc() - published).unwrap_or_default();
-    ttl.saturating_sub(age)
+/// Whether these are the headers of a marker that the broker will not drop by itself: one without a
+/// time to live, or one that is still there after twice that time.
+fn remains_for_ever(headers: &HeaderMap, age: Duration, ttl: Duration) -> bool {
+    headers.get(OPERATION).is_some() && (headers.get(NATS_MESSAGE_TTL).is_none() || age > 2 * ttl)
 }
 
 #[cfg(test)]
@@ -181,26 +183,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_markers_without_a_time_remain_for_ever() {
-        let headers = |names: &[&'static str]| {
+    fn markers_remain_without_a_time_or_beyond_it() {
+        let hour = Duration::from_secs(3600);
+        let remains = |names: &[&'static str], age| {
             let mut headers = HeaderMap::new();
             names.iter().for_each(|name| headers.insert(*name, "1"));
-            headers
+            remains_for_ever(&headers, age, hour)
         };
-        assert!(remains_for_ever(&headers(&[OPERATION, "Nats-Rollup"])));
-        assert!(!remains_for_ever(&headers(&[OPERATION, "Nats-TTL"])));
+        assert!(remains(&[OPERATION, "Nats-Rollup"], Duration::ZERO));
+        assert!(!remains(&[OPERATION, "Nats-TTL"], Duration::ZERO));
+        assert!(!remains(&[OPERATION, "Nats-TTL"], 2 * hour));
+        assert!(remains(&[OPERATION, "Nats-TTL"], 2 * hour + Duration::from_millis(1)));
         // A value has the header of its compare-and-swap.
-        assert!(!remains_for_ever(&headers(&["Nats-Expected-Last-Subject-Sequence"])));
-    }
-
-    #[test]
-    fn a_marker_of_earlier_lives_no_longer_than_a_new_one() {
-        let (now, hour) = (OffsetDateTime::now_utc(), Duration::from_secs(3600));
-        assert_eq!(time_left(hour, now - hour), Duration::ZERO);
-        assert_eq!(time_left(hour, now - 2 * hour), Duration::ZERO);
-        let half = time_left(hour, now - hour / 2);
-        assert!(half <= hour / 2 && half > hour / 3, "{half:?}");
-        // The broker's clock is ahead.
-        assert_eq!(time_left(hour, now + hour), hour);
+        assert!(!remains(&["Nats-Expected-Last-Subject-Sequence"], 3 * hour));
     }
 }
