@@ -1,8 +1,8 @@
-//! Removes what remains of removed entries: markers of earlier versions, which have no time to live,
-//! and markers that a killed broker shows again (`duet_bus::markers`).
+//! Removes what remains of removed entries: markers of earlier versions, which have no time to
+//! live, and markers that a killed broker shows again (`duet_bus::markers`).
 //!
-//! Each orchestrator walks through the buckets when it starts, one round per sweep. After the end it
-//! waits as long as a marker lives, and begins again.
+//! Each orchestrator walks through the buckets when it starts, one round per sweep. After the end
+//! it waits as long as a marker lives, and begins again.
 
 use std::sync::Arc;
 
