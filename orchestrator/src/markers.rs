@@ -2,14 +2,16 @@
 //! live, and markers that a killed broker shows again (`duet_bus::markers`).
 //!
 //! Each orchestrator walks through the buckets when it starts, one round per sweep. After the end
-//! it waits as long as a marker lives, and begins again.
+//! it waits as long as a marker lives, and begins again. Markers of a bucket that an earlier version
+//! made stay until the operator says otherwise (`StorageSettings::expire_markers`).
 
 use std::sync::Arc;
 
 use duet_bus::{
-    kv::WriteError,
-    markers::{OldMarkers, Round, RoundError},
+    kv::{Bucket, WriteError},
+    markers::{Round, RoundError},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Duration, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -24,9 +26,9 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
     // marker.
     let walks = async {
         tokio::join!(
-            walk(&orchestrator, orchestrator.jobs.bucket().old_markers()),
-            walk(&orchestrator, orchestrator.sessions.bucket().old_markers()),
-            walk(&orchestrator, orchestrator.webhooks.bucket().old_markers()),
+            walk(&orchestrator, orchestrator.jobs.bucket()),
+            walk(&orchestrator, orchestrator.sessions.bucket()),
+            walk(&orchestrator, orchestrator.webhooks.bucket()),
         )
     };
     tokio::select! {
@@ -36,7 +38,15 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
 }
 
 /// Walks through one bucket, again and again.
-async fn walk<T>(orchestrator: &Orchestrator, mut markers: OldMarkers<T>) {
+async fn walk<T: Serialize + DeserializeOwned>(orchestrator: &Orchestrator, bucket: &Bucket<T>) {
+    let mut markers = bucket.old_markers();
+    if !bucket.markers_expire() {
+        tracing::warn!(
+            bucket = markers.bucket(),
+            "an earlier version made this bucket, and each removed entry leaves some 200 bytes in it; start one \
+             orchestrator with --expire-markers once you do not want to go back to that version"
+        );
+    }
     let mut lost = orchestrator.stores.changes();
     let mut renewed = 0;
     loop {

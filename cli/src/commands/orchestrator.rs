@@ -107,6 +107,10 @@ struct StorageOptions {
     /// Bound of each bucket; the jobs' bucket needs some 4 KiB for each job kept
     #[arg(long, env = "DUET_BUCKET_MIB", value_name = "MIB", value_parser = mebibytes(), default_value_t = StorageSettings::default().bucket_max_bytes / MEBIBYTE)]
     bucket_mib: i64,
+    /// Let removed entries leave nothing in buckets that an earlier version made. Orchestrators of
+    /// that version do not start afterwards
+    #[arg(long, env = "DUET_EXPIRE_MARKERS", value_parser = FalseyValueParser::new())]
+    expire_markers: bool,
     /// Bound of the stream of results
     #[arg(long, env = "DUET_RESULTS_MIB", value_name = "MIB", value_parser = mebibytes(), default_value_t = StorageSettings::default().history_max_bytes / MEBIBYTE)]
     results_mib: i64,
@@ -133,6 +137,7 @@ impl StorageOptions {
         let storage = &mut config.storage;
         storage.replicas = self.replicas;
         storage.bucket_max_bytes = self.bucket_mib * MEBIBYTE;
+        storage.expire_markers = self.expire_markers;
         storage.history_max_bytes = self.results_mib * MEBIBYTE;
         storage.results_max_age = self.results_age.0;
         storage.audit_max_bytes = self.audit_mib * MEBIBYTE;

@@ -119,6 +119,8 @@ pub struct StreamReport {
     pub max_bytes: i64,
     /// Whether it refuses what does not fit. Otherwise it drops its oldest messages.
     pub refuses_when_full: bool,
+    /// Whether a message may have a time to live. The markers of a bucket remain if not.
+    pub permits_ttl: bool,
     /// How many copies there are to be.
     pub replicas: usize,
     /// The node that leads it, if there is one. A server alone leads all its streams.
@@ -236,6 +238,7 @@ fn stream_report(config: StreamConfig, state: StreamState, group: Option<RaftGro
         bytes: state.bytes,
         max_bytes: config.max_bytes,
         refuses_when_full: config.discard == "new",
+        permits_ttl: config.allow_msg_ttl,
         replicas: config.num_replicas,
         leader: group.leader,
         followers: group
@@ -376,6 +379,8 @@ struct StreamConfig {
     max_bytes: i64,
     num_replicas: usize,
     discard: String,
+    #[serde(default)]
+    allow_msg_ttl: bool,
 }
 
 #[derive(Deserialize)]
@@ -440,5 +445,6 @@ mod tests {
         let away = Replica { node: "n3".to_owned(), is_away: true, is_current: false, lag: 7 };
         assert_eq!(report.followers.last(), Some(&away));
         assert!(report.refuses_when_full);
+        assert!(!report.permits_ttl, "the broker leaves out what is not permitted");
     }
 }

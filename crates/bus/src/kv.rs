@@ -13,7 +13,7 @@ use core::{fmt, marker::PhantomData, time::Duration};
 use async_nats::jetstream::{
     self,
     consumer::{self, DeliverPolicy},
-    kv::{self, CreateErrorKind, Operation, UpdateErrorKind},
+    kv::{self, CreateErrorKind, Operation, UpdateError, UpdateErrorKind},
     stream::{Config, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType},
 };
 use duet_protocol::ids::{SessionId, TenantId, WalletId};
@@ -265,7 +265,8 @@ pub enum WriteError {
 /// A bucket of values of one type, stored as JSON. Cheap to clone.
 pub struct Bucket<T> {
     pub(crate) store: kv::Store,
-    pub(crate) marker_ttl: Duration,
+    /// `None` for a bucket of the version before, whose markers remain.
+    pub(crate) marker_ttl: Option<Duration>,
     inbox: async_nats::Client,
     value: PhantomData<fn() -> T>,
 }
@@ -289,7 +290,8 @@ impl<T> fmt::Debug for Bucket<T> {
 
 impl Bus {
     /// Creates the bucket or brings its settings up to date, and opens it. Several orchestrators
-    /// may call it at once.
+    /// may call it at once. The markers of a bucket of the version before remain unless
+    /// [`StorageSettings::expire_markers`] says otherwise.
     ///
     /// # Errors
     /// See [`StorageError`].
@@ -298,9 +300,18 @@ impl Bus {
         name: &str,
         settings: &StorageSettings,
     ) -> Result<Bucket<T>, StorageError> {
-        let config = bucket_config(name, settings);
+        let mut config = bucket_config(name, settings);
         let stream = config.name.clone();
-        self.ensure_stream(config).await?;
+        if !settings.expire_markers && self.look_at_stream(&stream).await?.is_some() {
+            config.allow_message_ttl = false;
+        }
+        let info = match self.ensure_stream(config.clone()).await {
+            // Another orchestrator may have permitted it between the look and the update.
+            Err(StorageError::Refused { .. }) if !config.allow_message_ttl => {
+                self.ensure_stream(config).await?
+            }
+            ensured => ensured?,
+        };
         let store = self
             .jetstream()
             .get_key_value(name)
@@ -308,7 +319,7 @@ impl Bus {
             .map_err(|error| StorageError::Unavailable { stream, reason: error.to_string() })?;
         Ok(Bucket {
             store,
-            marker_ttl: settings.marker_ttl,
+            marker_ttl: info.config.allow_message_ttl.then_some(settings.marker_ttl),
             inbox: self.client().clone(),
             value: PhantomData,
         })
@@ -387,21 +398,27 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
     /// [`WriteError`].
     pub async fn update(&self, key: &Key, value: &T, revision: Revision) -> Result<Revision, WriteError> {
         let bytes = self.bytes(key, value)?;
-        self.store.update(key.as_str(), bytes.into(), revision.0).await.map(Revision).map_err(|error| {
-            match error.kind() {
-                UpdateErrorKind::WrongLastRevision => self.conflict(key),
-                _ => self.write_error(&error),
-            }
-        })
+        let updated = self.store.update(key.as_str(), bytes.into(), revision.0).await;
+        updated.map(Revision).map_err(|error| self.update_error(key, &error))
     }
 
     /// Removes the value whose revision is `revision`, and its history. Its marker remains for
-    /// [`StorageSettings::marker_ttl`].
+    /// [`StorageSettings::marker_ttl`], and for ever where [`Self::markers_expire`] says no.
     ///
     /// # Errors
     /// As [`Self::update`].
     pub async fn purge(&self, key: &Key, revision: Revision) -> Result<(), WriteError> {
-        self.leave_marker(key, revision, self.marker_ttl).await
+        match self.marker_ttl {
+            Some(ttl) => self.leave_marker(key, revision, ttl).await,
+            None => self.leave_lasting_marker(key, revision).await,
+        }
+    }
+
+    /// Whether markers of removed entries go by themselves. They did not when the version before
+    /// made the bucket, until an operator permitted it.
+    #[must_use]
+    pub const fn markers_expire(&self) -> bool {
+        self.marker_ttl.is_some()
     }
 
     /// Whether the bucket has no value under `key`, as the bucket's leader knows it. Unlike
@@ -521,7 +538,8 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
 
 impl<T> Bucket<T> {
     /// Replaces what is under `key` at `revision` by a marker, which the broker drops after `ttl`.
-    /// No other function removes an entry: `clippy.toml` refuses the client's own ones.
+    /// This function and the next are the only ones that remove an entry: `clippy.toml` refuses the
+    /// client's own ones.
     pub(crate) async fn leave_marker(
         &self,
         key: &Key,
@@ -530,12 +548,22 @@ impl<T> Bucket<T> {
     ) -> Result<(), WriteError> {
         // The broker counts whole seconds. It would keep a marker of none for ever.
         let ttl = ttl.max(Duration::from_secs(1));
-        self.store.purge_expect_revision_with_ttl(key.as_str(), revision.0, ttl).await.map_err(|error| {
-            match error.kind() {
-                UpdateErrorKind::WrongLastRevision => self.conflict(key),
-                _ => self.write_error(&error),
-            }
-        })
+        let purged = self.store.purge_expect_revision_with_ttl(key.as_str(), revision.0, ttl).await;
+        purged.map_err(|error| self.update_error(key, &error))
+    }
+
+    /// As [`Self::leave_marker`], in a bucket whose messages have no time to live.
+    #[expect(clippy::disallowed_methods, reason = "the version before has to start on this bucket")]
+    async fn leave_lasting_marker(&self, key: &Key, revision: Revision) -> Result<(), WriteError> {
+        let purged = self.store.purge_expect_revision(key.as_str(), Some(revision.0)).await;
+        purged.map_err(|error| self.update_error(key, &error))
+    }
+
+    fn update_error(&self, key: &Key, error: &UpdateError) -> WriteError {
+        match error.kind() {
+            UpdateErrorKind::WrongLastRevision => self.conflict(key),
+            _ => self.write_error(error),
+        }
     }
 
     fn conflict(&self, key: &Key) -> WriteError {

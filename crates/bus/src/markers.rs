@@ -99,7 +99,7 @@ impl<T> OldMarkers<T> {
         ReadError::Unavailable { bucket: self.store().name.clone(), reason: reason.to_string() }
     }
 
-    /// Looks at the next [`MAX_PER_ROUND`] entries, and gives a new time to live to each marker
+    /// Looks at the next [`MAX_PER_ROUND`] entries of a bucket whose markers expire, and gives a new time to live to each marker
     /// among them that has none or has outlived it. After the last entry, a further round sees what
     /// was written since.
     ///
@@ -109,6 +109,9 @@ impl<T> OldMarkers<T> {
     /// # Cancel safety
     /// Cancel safe. Entries whose handling was cancelled are looked at again.
     pub async fn round(&mut self) -> Result<Round, RoundError> {
+        let Some(ttl) = self.bucket.marker_ttl else {
+            return Ok(Round { renewed: 0, is_last: true });
+        };
         let config = pull::Config {
             description: Some("Looks for markers without a time to live".to_owned()),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.next },
@@ -121,7 +124,7 @@ impl<T> OldMarkers<T> {
         };
         let consumer =
             self.store().stream.create_consumer(config).await.map_err(|error| self.unavailable(error))?;
-        let round = self.read(&consumer).await;
+        let round = self.read(&consumer, ttl).await;
         // Otherwise the broker drops it after `ABANDONED_AFTER`.
         if let Err(error) = self.store().stream.delete_consumer(&consumer.cached_info().name).await {
             tracing::debug!(%error, "the consumer of a round is left behind");
@@ -132,6 +135,7 @@ impl<T> OldMarkers<T> {
     async fn read(
         &mut self,
         consumer: &async_nats::jetstream::consumer::PullConsumer,
+        ttl: Duration,
     ) -> Result<Round, RoundError> {
         let mut round = Round { renewed: 0, is_last: consumer.cached_info().num_pending == 0 };
         if round.is_last {
@@ -150,7 +154,6 @@ impl<T> OldMarkers<T> {
             let entry = entry.map_err(|error| self.unavailable(error))?;
             let info = entry.info().map_err(|error| self.unavailable(error))?;
             let age = Duration::try_from(OffsetDateTime::now_utc() - info.published).unwrap_or_default();
-            let ttl = self.bucket.marker_ttl;
             if entry.headers.as_ref().is_some_and(|headers| remains_for_ever(headers, age, ttl))
                 && let Some(key) = entry.subject.strip_prefix(self.store().prefix.as_str())
             {

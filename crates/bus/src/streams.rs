@@ -81,6 +81,10 @@ pub struct StorageSettings {
     /// least 1. An orchestrator that is cut off from the broker for longer does not hear of the
     /// removal. It finds out when it next looks for the entry.
     pub marker_ttl: Duration,
+    /// Whether buckets that the version before made are to get such markers as well. Default no:
+    /// the broker never takes that back, and orchestrators of that version no longer start
+    /// afterwards. New buckets have them.
+    pub expire_markers: bool,
     /// How long [`RESULTS`] keeps a message. Default 30 days. The job's record holds its result as
     /// well.
     pub results_max_age: Duration,
@@ -111,6 +115,7 @@ impl Default for StorageSettings {
             audit_max_bytes: 2048 * MEBIBYTE,
             bucket_max_bytes: 512 * MEBIBYTE,
             marker_ttl: Duration::from_secs(60 * 60),
+            expire_markers: false,
             results_max_age: 30 * DAY,
             audit_max_age: 400 * DAY,
             jobs_max_age: 30 * DAY,
@@ -279,8 +284,10 @@ impl Bus {
         }
     }
 
-    async fn update(&self, existing: &Config, config: Config) -> Result<Info, StorageError> {
+    async fn update(&self, existing: &Config, mut config: Config) -> Result<Info, StorageError> {
         compatible(existing, &config)?;
+        // The broker refuses to take this back.
+        config.allow_message_ttl |= existing.allow_message_ttl;
         let stream = config.name.clone();
         self.jetstream().update_stream(config).await.map_err(|error| create_error(&error, stream))
     }

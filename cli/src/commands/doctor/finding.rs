@@ -58,6 +58,8 @@ causes! {
     /// A stream or bucket is nearly full. Once it is full, the broker refuses further writes: jobs
     /// are refused or cannot end.
     StreamNearlyFull = "stream-nearly-full";
+    /// An earlier version made the bucket. Each removed entry leaves some 200 bytes in it for ever.
+    MarkersRemain = "markers-remain";
     /// A copy of a stream is behind or away. If its other copies go, what they hold is out of
     /// reach.
     ReplicaBehind = "replica-behind";

@@ -21,9 +21,9 @@ use tokio::time::timeout;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A marker lives as short as the broker permits.
+/// A marker lives as short as the broker permits, also in buckets of the version before.
 fn settings() -> StorageSettings {
-    StorageSettings { marker_ttl: Duration::from_secs(1), ..StorageSettings::default() }
+    StorageSettings { marker_ttl: Duration::from_secs(1), expire_markers: true, ..StorageSettings::default() }
 }
 
 fn key(number: u16) -> Key {
@@ -186,6 +186,45 @@ async fn a_bucket_of_the_version_before__should_lose_its_markers_and_keep_its_en
     earlier_removal(&earlier, "late", late).await.unwrap();
     assert_eq!(walk(&mut first).await, (1, 1));
     shrinks_to(&bus, u64::from(live) + 4).await;
+}
+
+#[tokio::test]
+async fn a_bucket_of_the_version_before__should_stay_as_it_is_until_the_operators_word() {
+    let broker = Broker::start().await.unwrap();
+    let bus = broker.connect(Role::Orchestrator).await.unwrap();
+    let carefully = StorageSettings { expire_markers: false, ..settings() };
+    earlier_bucket(&bus, carefully.bucket_max_bytes).await;
+    let bucket = bus.ensure_bucket::<String>(kv::SESSIONS, &carefully).await.unwrap();
+    assert!(!bucket.markers_expire());
+    for number in [0, 1] {
+        let revision = bucket.create(&key(number), &"value".to_owned()).await.unwrap();
+        bucket.purge(&key(number), revision).await.unwrap();
+        let again = bucket.purge(&key(number), revision).await;
+        assert!(matches!(again, Err(WriteError::Conflict { .. })), "{again:?}");
+    }
+    // There is nothing for the walk to do, and the version before starts again.
+    assert_eq!(walk(&mut bucket.old_markers()).await, (0, 1));
+    earlier_bucket(&bus, carefully.bucket_max_bytes).await;
+    assert_eq!(state(&bus).await.messages, 2);
+
+    // Two orchestrators start, one with the operator's word.
+    let permitting = settings();
+    let (permitted, other) = tokio::join!(
+        bus.ensure_bucket::<String>(kv::SESSIONS, &permitting),
+        bus.ensure_bucket::<String>(kv::SESSIONS, &carefully),
+    );
+    assert!(permitted.unwrap().markers_expire());
+    // The other one may have looked before.
+    other.unwrap();
+    // The word needs to be given once.
+    let later = bus.ensure_bucket::<String>(kv::SESSIONS, &carefully).await.unwrap();
+    assert!(later.markers_expire());
+    assert_eq!(walk(&mut later.old_markers()).await, (2, 1));
+    // A process from before goes on, and the walk finds what it leaves.
+    let revision = bucket.create(&key(2), &"value".to_owned()).await.unwrap();
+    bucket.purge(&key(2), revision).await.unwrap();
+    assert_eq!(walk(&mut later.old_markers()).await.0, 1);
+    shrinks_to(&bus, 0).await;
 }
 
 #[tokio::test]

@@ -139,7 +139,10 @@ pub(super) fn streams(streams: &Told<Vec<(String, Option<StreamReport>)>>) -> Ch
         }
     };
     let findings = streams.iter().flat_map(|(name, report)| match report {
-        Some(report) => fullness(name, report).into_iter().chain(copies(name, report)).collect(),
+        Some(report) => {
+            let about_it = fullness(name, report).into_iter().chain(markers(name, report));
+            about_it.chain(copies(name, report)).collect()
+        }
         None => vec![Finding::failed(
             Cause::StreamMissing,
             name.as_str(),
@@ -186,6 +189,18 @@ fn bound_option(stream: &str) -> &'static str {
         name if name.starts_with("KV_") => "a larger --bucket-mib, or a shorter --keep-settled",
         _ => "fewer jobs at once (--max-open-jobs), and settle what waits in it",
     }
+}
+
+fn markers(name: &str, report: &StreamReport) -> Option<Finding> {
+    let remain = name.starts_with("KV_") && !report.permits_ttl;
+    remain.then(|| {
+        Finding::warning(
+            Cause::MarkersRemain,
+            name,
+            "its messages have no time to live",
+            "Once you do not want to go back to the version before, start one orchestrator with --expire-markers.",
+        )
+    })
 }
 
 fn copies(name: &str, report: &StreamReport) -> Vec<Finding> {
@@ -296,6 +311,7 @@ mod tests {
             bytes,
             max_bytes: 1000,
             refuses_when_full: true,
+            permits_ttl: true,
             replicas: 1,
             leader: Some("n1".to_owned()),
             followers: Vec::new(),
@@ -319,6 +335,13 @@ mod tests {
         assert_eq!(look(Some(StreamReport { refuses_when_full: false, ..stream(999) })), []);
         assert_eq!(look(Some(StreamReport { max_bytes: -1, ..stream(999) })), []);
         assert_eq!(look(None), [(Cause::StreamMissing, Status::Failed)]);
+    }
+
+    #[test]
+    fn a_bucket_whose_markers_remain_is_named_and_no_stream_is() {
+        let earlier = StreamReport { permits_ttl: false, ..stream(1) };
+        assert_eq!(look(Some(earlier.clone())), [(Cause::MarkersRemain, Status::Warning)]);
+        assert_eq!(causes(&streams(&Ok(vec![("DUET_AUDIT".to_owned(), Some(earlier))]))), []);
     }
 
     #[test]
