@@ -2,8 +2,8 @@
 //! live, and markers that a killed broker shows again (`duet_bus::markers`).
 //!
 //! Each orchestrator walks through the buckets when it starts, one round per sweep. After the end
-//! it waits as long as a marker lives, and begins again. Markers of a bucket that an earlier version
-//! made stay until the operator says otherwise (`StorageSettings::expire_markers`).
+//! it waits as long as a marker lives, and begins again. Markers of a bucket that an earlier
+//! version made stay until the operator says otherwise (`StorageSettings::expire_markers`).
 
 use std::sync::Arc;
 

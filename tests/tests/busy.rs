@@ -11,7 +11,6 @@ use duet_harness::{
     http::Api,
     stack::{ALL_KINDS, Pair, Stack, Wallet},
 };
-use tokio::time::{Instant, sleep};
 
 /// How many jobs each orchestrator accepts.
 const JOBS_EACH: usize = 150;
@@ -19,39 +18,10 @@ const JOBS_EACH: usize = 150;
 /// How long all jobs may take. They are counted, not timed: this only ends a run that hangs.
 const DEADLINE: Duration = Duration::from_secs(240);
 
-/// How often the jobs' states are read.
-const PAUSE: Duration = Duration::from_millis(500);
-
 /// Queues jobs at the orchestrator at `url`, in one batch. Returns their ids.
 async fn queue(stack: &Stack, wallet: &Wallet, url: &str, name: &str) -> Vec<String> {
     let api = Api::at(url, stack.broker.credentials(), wallet).unwrap();
     api.queue_messages(name, JOBS_EACH).await.unwrap()
-}
-
-/// How many of `jobs` ended in which state. Waits until all have ended.
-async fn ended(api: &Api, jobs: &[String]) -> BTreeMap<String, usize> {
-    let end = Instant::now() + DEADLINE;
-    let mut open: Vec<&String> = jobs.iter().collect();
-    let mut states = BTreeMap::new();
-    while !open.is_empty() {
-        assert!(Instant::now() < end, "{} of {} jobs did not end: {states:?}", open.len(), jobs.len());
-        let mut still_open = Vec::new();
-        for job in open {
-            let answer = api.get(&format!("/v1/jobs/{job}")).await.unwrap();
-            match text(&answer.body, "/state").unwrap() {
-                state @ ("signed" | "failed" | "expired" | "cancelled") => {
-                    if state != "signed" {
-                        eprintln!("{job} is {state}: {}", answer.body);
-                    }
-                    *states.entry(state.to_owned()).or_default() += 1;
-                }
-                _ => still_open.push(job),
-            }
-        }
-        open = still_open;
-        sleep(PAUSE).await;
-    }
-    states
 }
 
 #[tokio::test]
@@ -68,7 +38,7 @@ async fn four_orchestrators_with_one_worker_per_party__should_sign_every_job() {
     let queued = urls.iter().zip(names).map(|(url, name)| queue(&stack, &wallet, url, name));
     let jobs = futures::future::join_all(queued).await.concat();
     assert_eq!(jobs.len(), 4 * JOBS_EACH);
-    let states = ended(&Api::new(&stack, &wallet).unwrap(), &jobs).await;
+    let states = Api::new(&stack, &wallet).unwrap().all_settled(&jobs, DEADLINE).await.unwrap();
     assert_eq!(states, BTreeMap::from([("signed".to_owned(), jobs.len())]));
 }
 

@@ -14,6 +14,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use crate::{
+    history::check_out,
     install::{self, Need},
     npm::Packages,
     run::{cargo, command, output, root, target_folder, visibly},
@@ -74,21 +75,6 @@ pub(crate) fn compare(options: &Options) -> Result<()> {
         "\nMedians of {} rounds; milliseconds, or signatures per second where the name has no quantile.",
         options.rounds
     );
-    Ok(())
-}
-
-/// Checks out the commit at `source`, in a clone that shares this repository's objects.
-fn check_out(source: &Path, commit: &str) -> Result<()> {
-    let resolved = output(command("git").args(["rev-parse", "--verify", &format!("{commit}^{{commit}}")]))?;
-    if !source.join(".git").exists() {
-        visibly(command("git").args(["clone", "--quiet", "--shared", "--no-checkout", "."]).arg(source))?;
-    }
-    visibly(command("git").arg("-C").arg(source).args(["checkout", "--quiet", "--detach", resolved.trim()]))?;
-    // The harness looks for the broker in its own tree.
-    let (tools, linked) = (root().join(".tools"), source.join(".tools"));
-    if tools.exists() && !linked.exists() {
-        std::os::unix::fs::symlink(tools, linked)?;
-    }
     Ok(())
 }
 

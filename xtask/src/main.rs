@@ -17,6 +17,7 @@ mod compile;
 mod demo;
 mod dependencies;
 mod fuzz;
+mod history;
 mod install;
 mod npm;
 mod page;
@@ -28,6 +29,7 @@ mod soak;
 mod sql;
 mod structure;
 mod suites;
+mod upgrade;
 mod wasm;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -95,6 +97,9 @@ enum Task {
     /// Measure throughput and latency of another commit and of this tree, in turn in one run. Needs
     /// an idle machine.
     Compare(compare::Options),
+    /// Upgrade an installation of the version before process by process while jobs go on, take it
+    /// back, and upgrade it again. No job may be lost.
+    Upgrade(upgrade::Options),
     /// Build the page: a static folder with compressed files and their hashes.
     Page {
         /// Where to put it; `target/page` by default.
@@ -157,6 +162,7 @@ fn run(task: Task) -> Result<()> {
         Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Bench { json, only } => bench::bench(json.as_deref(), &only),
         Task::Compare(options) => compare::compare(&options),
+        Task::Upgrade(options) => upgrade::upgrade(&options),
         Task::Page { out, config, check_reproducible } => {
             install::ensure(&[install::Need::Npm(npm::Packages::Frontend), install::Need::Wasm], false)?;
             let out = out.map_or_else(|| Ok(page::default_folder()), std::path::absolute)?;

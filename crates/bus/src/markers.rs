@@ -99,9 +99,9 @@ impl<T> OldMarkers<T> {
         ReadError::Unavailable { bucket: self.store().name.clone(), reason: reason.to_string() }
     }
 
-    /// Looks at the next [`MAX_PER_ROUND`] entries of a bucket whose markers expire, and gives a new time to live to each marker
-    /// among them that has none or has outlived it. After the last entry, a further round sees what
-    /// was written since.
+    /// Looks at the next [`MAX_PER_ROUND`] entries of a bucket whose markers expire. Gives a new
+    /// time to live to each marker among them that has none or has outlived it. After the last
+    /// entry, a further round sees what was written since.
     ///
     /// # Errors
     /// See [`RoundError`].

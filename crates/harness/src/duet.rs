@@ -1,6 +1,9 @@
 //! The `duet` command as users run it: as a process of its own, with `--json`.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
@@ -15,6 +18,8 @@ const DEADLINE: Duration = Duration::from_secs(180);
 /// The command, with settings in its environment.
 #[derive(Clone, Debug)]
 pub struct Duet {
+    /// The program of another version; `None` for the one under test.
+    program: Option<PathBuf>,
     variables: Vec<(String, String)>,
     deadline: Duration,
 }
@@ -34,8 +39,15 @@ impl Duet {
     /// The command, with the credentials in `directory`.
     #[must_use]
     pub fn new(credentials: &Path) -> Self {
-        Self { variables: Vec::new(), deadline: DEADLINE }
+        Self { program: None, variables: Vec::new(), deadline: DEADLINE }
             .with("DUET_CREDENTIALS", &credentials.to_string_lossy())
+    }
+
+    /// This command, with the program of another version.
+    #[must_use]
+    pub fn of(mut self, program: &Path) -> Self {
+        self.program = Some(program.to_path_buf());
+        self
     }
 
     /// This command, with one more environment variable.
@@ -71,7 +83,10 @@ impl Duet {
     /// # Errors
     /// When the program has not been built.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(programs::duet()?);
+        let mut command = match &self.program {
+            Some(program) => Command::new(program),
+            None => Command::new(programs::duet()?),
+        };
         // Drop the test user's own Duet settings.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("DUET_") {

@@ -1,6 +1,7 @@
 //! The orchestrator's HTTP interface as a team's program uses it, without the `duet` command.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     time::{Duration, Instant, SystemTime},
@@ -28,6 +29,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often a job that has to wait for something is read.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often many jobs are read until all have ended.
+const SETTLED_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A client with a tenant's token and a requester's key.
 #[derive(Debug)]
@@ -256,6 +260,38 @@ impl Api {
             bail!("the event stream of job {job} ended before the job did")
         };
         timeout(DEADLINE, wait).await.with_context(|| format!("job {job} was not settled in {DEADLINE:?}"))?
+    }
+
+    /// Reads jobs until all have ended. Returns how many ended in each state, and prints those that
+    /// were not signed.
+    ///
+    /// # Errors
+    /// When no answer comes, or when some have not ended after `deadline`.
+    pub async fn all_settled(&self, jobs: &[String], deadline: Duration) -> Result<BTreeMap<String, usize>> {
+        let end = Instant::now() + deadline;
+        let mut open: Vec<&String> = jobs.iter().collect();
+        let mut states = BTreeMap::new();
+        while !open.is_empty() {
+            if Instant::now() > end {
+                bail!("{} of {} jobs did not end: {states:?}", open.len(), jobs.len());
+            }
+            let mut still_open = Vec::new();
+            for job in open {
+                let answer = self.get(&format!("/v1/jobs/{job}")).await?;
+                let state = text(&answer.body, "/state")?;
+                if !is_settled(state) {
+                    still_open.push(job);
+                    continue;
+                }
+                if state != "signed" {
+                    eprintln!("{job} is {state}: {}", answer.body);
+                }
+                *states.entry(state.to_owned()).or_default() += 1;
+            }
+            open = still_open;
+            sleep(SETTLED_INTERVAL).await;
+        }
+        Ok(states)
     }
 
     /// Reads an event stream until `count` events of a name were heard, and returns their data as

@@ -217,6 +217,11 @@ impl Server {
         self.duet = duet;
     }
 
+    /// Has the program of another version run it from its next start on.
+    pub fn set_program(&mut self, program: &Path) {
+        self.duet = self.duet.clone().of(program);
+    }
+
     /// Has its clock be ahead of the machine's by so many seconds, or behind it, when it is started
     /// again.
     ///
