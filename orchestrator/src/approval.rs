@@ -15,6 +15,10 @@ use duet_protocol::{
     codec::{self, Message as _},
     ids::{ShareIndex, WalletId},
 };
+use duet_queue::{
+    failure::past_attempts,
+    plan::{self, Decision, Moment},
+};
 use duet_wire::{
     Code, JobEvent, JobId, JobRecord, JobState, Pair, Refusal, SignedRequest, SigningRequest,
     approval::{
@@ -29,13 +33,12 @@ use duet_wire::{
 use tracing::Instrument as _;
 
 use crate::{
+    board::key_of,
     clock::now_ms,
     directory::{WalletFacts, unknown_wallet},
     jobs::Changed,
     orchestrator::Orchestrator,
-    plan::{self, Decision, Moment},
     session::NotStarted,
-    settle::past_attempts,
     submit::{Manner, Rejected, Submitted, duplicate},
 };
 
@@ -157,7 +160,7 @@ impl Orchestrator {
         waiting.sort_unstable_by_key(|job| (job.created_at_ms, job.job));
         let (mut jobs, mut bytes, mut more) = (Vec::new(), 0, false);
         for summary in waiting {
-            let Some(entry) = self.jobs.get(&summary.key()).await? else { continue };
+            let Some(entry) = self.jobs.get(&key_of(&summary)).await? else { continue };
             let record = entry.value;
             if !matches!(record.state, JobState::AwaitingOwner) {
                 continue;

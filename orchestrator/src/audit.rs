@@ -2,13 +2,14 @@
 //! It notes each event after the job store has it, and no job waits for the note.
 
 use duet_protocol::ids::SessionId;
+use duet_queue::failure::Failure;
 use duet_wire::{
     Code, JobRecord, JobState, Refusal, SigningRequest,
     audit::{Asked, Event, Refused},
     request::Pair,
 };
 
-use crate::{orchestrator::Orchestrator, settle::Failure};
+use crate::orchestrator::Orchestrator;
 
 impl Orchestrator {
     /// A job was accepted.

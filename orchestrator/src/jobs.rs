@@ -8,13 +8,14 @@ use std::{
 
 use duet_bus::kv::{Bucket, Entry, Key, ReadError, WriteError};
 use duet_protocol::ids::SessionId;
+use duet_queue::summary::Summary;
 use duet_wire::{
     Code, JobRecord, Problem, Refusal,
     session_state::{IllegalTransition, SessionEvent, SessionRecord, SessionState},
 };
 
 use crate::{
-    board::{Board, Snapshot, Summary},
+    board::{Board, Snapshot, key_of},
     clock::now_ms,
 };
 
@@ -192,7 +193,7 @@ impl Jobs {
     /// Drops from the board a job that the bucket no longer has. The board has not heard of the
     /// removal if this process was cut off from the broker for as long as the marker lived.
     pub(crate) async fn drop_missing(&self, job: &Summary) -> Result<(), StoreError> {
-        if self.bucket.is_absent(&job.key()).await? {
+        if self.bucket.is_absent(&key_of(job)).await? {
             self.board.remove_unchanged(job);
         }
         Ok(())

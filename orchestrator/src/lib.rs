@@ -13,8 +13,9 @@
 //! 2. `submit` then announces the job on `duet.v1.job.<tenant>`. If the announcement is lost,
 //!    `sweep` sends it again. Each announcement is a permit to process one job.
 //! 3. `work`: the orchestrator that receives the permit spends it on the next job in fair order
-//!    (`line`). Tenants take turns, and priorities share a tenant's turns by weight. `plan` then
-//!    decides which pair tries, whether the job waits for its owner, or whether it has failed.
+//!    (`duet_queue::line`). Tenants take turns, and priorities share a tenant's turns by weight.
+//!    `duet_queue::plan` then decides which pair tries, whether the job waits for its owner, or
+//!    whether it has failed.
 //! 4. `session`: the orchestrator stores the attempt and its session. It writes the job's entry by
 //!    compare-and-swap, so one orchestrator wins. Then it invites the responder, then the
 //!    initiator.
@@ -69,13 +70,10 @@ mod directory;
 mod feed;
 mod http;
 mod jobs;
-mod line;
 mod markers;
-mod meter;
 mod metrics;
 mod orchestrator;
 mod outcome;
-mod plan;
 #[cfg(test)]
 mod recorded;
 mod retry_after;
@@ -96,9 +94,10 @@ mod work;
 
 pub use auth::{TenantAccess, TokenHash};
 pub use directory::PartyEntry;
+pub use duet_queue::{InvalidSetting, QueueSettings};
 pub use http::router;
 pub use orchestrator::Orchestrator;
 pub use retry_after::retry_after;
 pub use server::{ApiServer, Config, OrchestratorError, run};
-pub use settings::{HttpSettings, InvalidSetting, QueueSettings};
+pub use settings::HttpSettings;
 pub use stores::names as stream_names;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use duet_bus::{Address, Bus, Speaker, audit::Recorder, kv::Bucket, streams::StorageSettings};
 use duet_protocol::ids::SessionId;
+use duet_queue::QueueSettings;
 use duet_wire::{
     progress::{Progress, Step},
     signing::SigningKey,
@@ -25,7 +26,7 @@ use crate::{
     jobs::{Jobs, Sessions},
     metrics::Metrics,
     room::Room,
-    settings::{HttpSettings, QueueSettings},
+    settings::HttpSettings,
     stores::Stores,
     tenants::Tenants,
     webhooks::{Deliverer, Endpoints, Retries},

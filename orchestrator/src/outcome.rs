@@ -9,8 +9,9 @@ use duet_bus::{
 };
 use duet_protocol::{
     codec,
-    ids::{PartyId, SessionId, ShareIndex},
+    ids::{PartyId, SessionId},
 };
+use duet_queue::failure::{Failure, running_pair, said_by};
 use duet_wire::{
     Code, Outcome, OutcomeReply, OutcomeResult, Pair, Refusal, SignedOutcome,
     audit::Refused,
@@ -21,12 +22,7 @@ use duet_wire::{
 use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
-use crate::{
-    board::Snapshot,
-    jobs::StoreError,
-    orchestrator::Orchestrator,
-    settle::{Failure, NotAccepted, running_pair},
-};
+use crate::{board::Snapshot, jobs::StoreError, orchestrator::Orchestrator, settle::NotAccepted};
 
 /// How many reports are handled at once. More wait in the subscription.
 pub(crate) const CONCURRENCY: usize = 64;
@@ -199,16 +195,6 @@ impl Orchestrator {
             }
         }
     }
-}
-
-/// The reason that the holder of share `index` gives. A rejection by the owner ends a job, and only
-/// the device speaks for the owner. From any other party it ends only the session, as misbehaviour.
-pub(crate) fn said_by(index: ShareIndex, refusal: Refusal) -> Refusal {
-    if refusal.code == Code::RejectedByOwner && index != ShareIndex::Device {
-        let message = format!("the holder of share {index} rejects in the owner's name");
-        return Refusal::new(Code::PeerMisbehaved, message);
-    }
-    refusal
 }
 
 /// Whether the job's signature was made in `session`.

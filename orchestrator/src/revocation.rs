@@ -27,6 +27,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    board::key_of,
     clock::now_ms,
     jobs::{Changed, StoreError},
     orchestrator::Orchestrator,
@@ -190,7 +191,7 @@ impl Orchestrator {
         waiting.truncate(MAX_PER_ROUND);
         futures::stream::iter(waiting)
             .for_each_concurrent(CONCURRENCY, |job| async move {
-                if let Err(error) = self.tell_parties(&job.key()).await {
+                if let Err(error) = self.tell_parties(&key_of(&job)).await {
                     tracing::debug!(job = %job.job, %error, "a revocation was not told; it is told again");
                 }
             })

@@ -10,6 +10,7 @@ use duet_bus::{
     kv::{self, Key, Pattern},
     streams::{StorageError, StorageSettings},
 };
+use duet_queue::{InvalidSetting, QueueSettings};
 use duet_wire::signing::SigningKey;
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -35,7 +36,7 @@ use crate::{
     outcome, revocation,
     room::Room,
     session,
-    settings::{HttpSettings, InvalidSetting, QueueSettings},
+    settings::HttpSettings,
     stores::{self, Buckets, Stores},
     sweep,
     tenants::Tenants,

@@ -12,6 +12,7 @@ use duet_protocol::{
     codec,
     ids::{PartyId, SessionId},
 };
+use duet_queue::failure::{Failure, listed_sessions, said_by, unlisted_sessions};
 use duet_wire::{
     Code, InstanceId, Invitation, InvitationReply, JobEvent, JobRecord, Manifest, Pair, Refusal, Release,
     Seat, SigningRequest,
@@ -31,8 +32,6 @@ use crate::{
     directory::Terms,
     jobs::{Changed, StoreError},
     orchestrator::Orchestrator,
-    outcome::said_by,
-    settle::{Failure, listed_sessions, unlisted_sessions},
 };
 
 /// A session that is stored. Its parties may now be invited.

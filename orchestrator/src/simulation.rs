@@ -10,20 +10,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use duet_protocol::ids::SessionId;
+use duet_queue::{
+    QueueSettings,
+    failure::{Failure, event_after, past_attempts, running_pair},
+    line::{FairQueue, Next, Ticket},
+    need::{Need, need},
+    plan::{self, Decision, Moment},
+    summary::Summary,
+};
 use duet_wire::{
     Code, JobEnded, JobEvent, JobId, JobRecord, JobState, Pair, Priority, Refusal, SignedRequest,
     SignedResult, TenantId, job::StateForm, record::Kept,
 };
 use proptest::prelude::*;
-
-use crate::{
-    board::Summary,
-    line::{FairQueue, Next, Ticket},
-    plan::{self, Decision, Moment},
-    settings::QueueSettings,
-    settle::{Failure, event_after, past_attempts, running_pair},
-    sweep::{Need, need},
-};
 
 const PROCESSES: usize = 3;
 const JOBS: usize = 6;
@@ -356,7 +355,7 @@ impl World {
 
     fn sweep(&mut self, publish: bool) {
         for job in 0..self.store.len() {
-            let summary = Summary::new(self.latest(job), 1.into(), self.latest(job).updated_at_ms);
+            let summary = Summary::new(self.latest(job), 1, self.latest(job).updated_at_ms);
             match need(&self.settings, &summary, self.now) {
                 Some(Need::Expire) => {
                     self.write(job, self.newest(job), &JobEvent::Expire);

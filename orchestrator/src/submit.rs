@@ -1,6 +1,7 @@
 //! Accepts jobs: which submissions are refused at once, and when a job counts as accepted.
 
 use duet_bus::{kv::Key, trace};
+use duet_queue::plan::{self, Decision, Moment};
 use duet_wire::{
     Code, IdempotencyKey, JobEvent, JobId, JobRecord, JobState, Priority, Problem, Refusal, SignedRequest,
     SigningRequest, TenantId, audit::Refused, request::RequestError, validity::TimeError,
@@ -14,7 +15,6 @@ use crate::{
     directory::{WalletFacts, unknown_wallet},
     jobs::{Changed, Created},
     orchestrator::Orchestrator,
-    plan::{self, Decision, Moment},
 };
 
 /// How far ahead of this orchestrator's clock a request may be issued, in milliseconds: a day. A

@@ -17,6 +17,11 @@ use duet_bus::{
     trace,
 };
 use duet_protocol::ids::{SessionId, ShareIndex};
+use duet_queue::{
+    QueueSettings,
+    failure::{Failure, past_attempts, running_pair},
+    plan::{self, Decision, Moment},
+};
 use duet_wire::{
     Code, JobEvent, JobId, JobRecord, JobState, JobStateName, Pair, Refusal, SigningRequest, TenantId,
     progress::Step, request::RequestError,
@@ -36,10 +41,7 @@ use crate::{
     directory::{Terms, WalletFacts},
     jobs::{Changed, StoreError},
     orchestrator::{Orchestrator, jitter},
-    plan::{self, Decision, Moment},
     session::NotStarted,
-    settings::QueueSettings,
-    settle::{Failure, past_attempts, running_pair},
 };
 
 /// How long one request for announcements stays open at the broker.
