@@ -9,7 +9,7 @@ use duet_wire::{
     request::Pair,
 };
 
-use crate::orchestrator::Orchestrator;
+use crate::{jobs::request_of, orchestrator::Orchestrator};
 
 impl Orchestrator {
     /// A job was accepted.
@@ -85,7 +85,7 @@ impl Orchestrator {
             | JobState::Unknown(_) => return,
         };
         self.metrics.job_ended(record, Some(code));
-        if let Ok(request) = self.request_of(record) {
+        if let Ok(request) = request_of(record) {
             let Refusal { code, message } = Refusal::new(code, message);
             self.audit.note(Event::JobEnded { asked: Asked::by(&record.request, &request), code, message });
         }
@@ -100,7 +100,7 @@ impl Orchestrator {
     /// A dead letter was put back.
     pub(crate) fn note_put_back(&self, record: &JobRecord) {
         self.metrics.job_put_back();
-        if let Ok(request) = self.request_of(record) {
+        if let Ok(request) = request_of(record) {
             self.audit.note(Event::JobPutBack { asked: Asked::by(&record.request, &request) });
         }
     }

@@ -214,12 +214,6 @@ impl Observer {
         self.changes.changed().await.ok()?;
         self.changes.borrow_and_update().clone()
     }
-
-    /// Whether the job's latest known change settled it. A settled job opens again only when an
-    /// operator puts it back.
-    pub(crate) fn sees_it_settled(&self) -> bool {
-        self.changes.borrow().as_ref().is_some_and(|snapshot| snapshot.value.state.is_final())
-    }
 }
 
 impl Drop for Observer {

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     board::key_of,
     clock::now_ms,
-    jobs::{Changed, StoreError},
+    jobs::{Changed, StoreError, request_of},
     orchestrator::Orchestrator,
 };
 
@@ -104,7 +104,7 @@ impl Orchestrator {
         entry: Entry<JobRecord>,
         proof: RevocationProof,
     ) -> Result<Box<JobRecord>, Refusal> {
-        let request = self.request_of(&entry.value)?;
+        let request = request_of(&entry.value)?;
         proof
             .verify(request.wallet, entry.value.request.content_hash())
             .map_err(|error| Refusal::new(Code::BadSignature, format!("the revocation: {error}")))?;
@@ -173,7 +173,7 @@ impl Orchestrator {
         };
         tracing::info!(job = %snapshot.value.id, "the job's request was revoked");
         if was_open {
-            self.conclude(&snapshot).await;
+            self.attempts.conclude(&snapshot).await;
         }
         self.tell_parties(key).await?;
         let entry = self.jobs.get(key).await?;

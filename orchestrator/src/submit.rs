@@ -13,7 +13,7 @@ use crate::{
     board::Snapshot,
     clock::now_ms,
     directory::{WalletFacts, unknown_wallet},
-    jobs::{Changed, Created},
+    jobs::{Changed, Created, request_of},
     orchestrator::Orchestrator,
 };
 
@@ -283,7 +283,7 @@ impl Orchestrator {
         match changed {
             Changed::Applied(snapshot) => {
                 tracing::info!(%job, "job cancelled");
-                self.conclude(&snapshot).await;
+                self.attempts.conclude(&snapshot).await;
                 Ok(Box::new(snapshot.value.clone()))
             }
             Changed::Declined(result) => result,
@@ -299,7 +299,7 @@ impl Orchestrator {
         if !matches!(entry.value.state, JobState::Failed { .. }) {
             return Ok(());
         }
-        let request = self.request_of(&entry.value)?;
+        let request = request_of(&entry.value)?;
         let digest = request.payload.digest().map_err(Refusal::from)?;
         match self.claim_digest(&request, &digest).await? {
             Some(other) => Err(duplicate(other)),
@@ -354,7 +354,7 @@ impl Orchestrator {
         let record = &snapshot.value;
         tracing::info!(%job, attempts = record.attempts_started, "job put back");
         self.note_put_back(record);
-        if let Ok(request) = self.request_of(record) {
+        if let Ok(request) = request_of(record) {
             // The parties' answers from before the repair no longer count.
             self.directory.forget(request.wallet);
         }

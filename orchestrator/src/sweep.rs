@@ -5,10 +5,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use duet_bus::{Address, PublishError, kv::Key, streams};
-use duet_protocol::ids::ShareIndex;
 use duet_queue::{
-    failure::Failure,
     need::{Need, need},
+    store::JobKey,
+    summary::Summary,
 };
 use duet_wire::{JobId, JobState, TenantId};
 use tokio::time::{Duration, MissedTickBehavior, interval};
@@ -60,6 +60,10 @@ enum Backlog {
     Empty,
 }
 
+fn job_key(job: &Summary) -> JobKey {
+    JobKey { tenant: job.tenant.clone(), job: job.job }
+}
+
 impl Orchestrator {
     async fn sweep(&self) {
         let now = now_ms();
@@ -76,9 +80,9 @@ impl Orchestrator {
             }
             // Whether the bucket has the job. The board may not have heard of its removal.
             let swept = match due {
-                Need::Expire => self.expire(&key_of(&job)).await,
-                Need::EndSession => self.end_stale_session(&key_of(&job)).await,
-                Need::Publish => self.publish_again(&key_of(&job)).await,
+                Need::Expire => self.attempts.expire(job_key(&job)).await,
+                Need::EndSession => self.attempts.end_stale(job_key(&job)).await,
+                Need::Publish => self.attempts.publish_again(job_key(&job)).await,
                 Need::Remove => self.forget_job(&key_of(&job)).await,
                 Need::Announce => {
                     let backlog = match backlog {
@@ -191,33 +195,6 @@ impl Orchestrator {
             .await
             .map(|()| true)
             .map_err(|error| StoreError::Unavailable(error.to_string()))
-    }
-
-    async fn end_stale_session(&self, key: &Key) -> Result<bool, StoreError> {
-        let Some(entry) = self.jobs.get(key).await? else { return Ok(false) };
-        let JobState::Running { session, pair, .. } = entry.value.state else { return Ok(true) };
-        let request = self.request_of(&entry.value)?;
-        let initiator = self.sessions.get(session).await?.map(|record| record.initiator.party);
-        let failure = match initiator {
-            // No orchestrator waits for the owner's session. Its responder had accepted before the
-            // device got the session.
-            Some(device) if pair.initiator() == ShareIndex::Device => Failure::no_outcome(device),
-            initiator => Failure::abandoned(initiator),
-        };
-        self.end_attempt(key, session, &request, failure).await?;
-        // The orchestrator that ran it may have died with the announcement; a surplus one does no
-        // harm.
-        let wake_up = entry.value.attempts_started.to_string();
-        self.announce(&entry.value.tenant, entry.value.id, &wake_up)
-            .await
-            .map(|()| true)
-            .map_err(|error| StoreError::Unavailable(error.to_string()))
-    }
-
-    async fn publish_again(&self, key: &Key) -> Result<bool, StoreError> {
-        let Some(entry) = self.jobs.get(key).await? else { return Ok(false) };
-        self.publish_end_again(&Arc::new(entry)).await;
-        Ok(true)
     }
 
     /// Removes a settled job that was kept long enough, and its sessions. Its idempotency key is
