@@ -40,7 +40,7 @@ const MAX_WAITING: usize = 1024;
 
 /// What the driver hears from other parts of the process.
 enum Message {
-    Asked { caller: Caller, request: Request, reply: oneshot::Sender<Reply>, span: Span },
+    Asked { caller: Caller, request: Box<Request>, reply: oneshot::Sender<Reply>, span: Span },
     Changed(Caller, Version),
 }
 
@@ -72,7 +72,7 @@ impl Attempts {
     async fn begin(&self, request: Request) -> (Caller, oneshot::Receiver<Reply>) {
         let caller = Caller(self.callers.fetch_add(1, Ordering::Relaxed));
         let (reply, replied) = oneshot::channel();
-        let asked = Message::Asked { caller, request, reply, span: Span::current() };
+        let asked = Message::Asked { caller, request: Box::new(request), reply, span: Span::current() };
         // Without a driver the process ends, and the caller finds its reply dropped.
         drop(self.messages.send(asked).await);
         (caller, replied)
@@ -213,7 +213,7 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, asked: Asked, seed: [u8
             message = messages.recv() => match message {
                 Some(Message::Asked { caller, request, reply, span }) => {
                     driver.callers.insert(caller, Asking { reply: Some(reply), span });
-                    Event::Asked(caller, request)
+                    Event::Asked(caller, *request)
                 }
                 Some(Message::Changed(caller, version)) => Event::Changed(caller, version),
                 None => return,

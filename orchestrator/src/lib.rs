@@ -14,19 +14,18 @@
 //!    `sweep` sends it again. Each announcement is a permit to process one job.
 //! 3. `work`: the orchestrator that receives the permit spends it on the next job in fair order
 //!    (`duet_queue::line`). Tenants take turns, and priorities share a tenant's turns by weight.
-//!    `duet_queue::plan` then decides which pair tries, whether the job waits for its owner, or
-//!    whether it has failed.
-//! 4. The core of the queue ([`duet_queue::Core`]) begins the attempt. `attempts` drives the core,
-//!    and `actions` performs what it wants done. The attempt and its session are stored. The job's
+//! 4. The core of the queue ([`duet_queue::Core`]) decides which pair tries, whether the job waits
+//!    for its owner, or whether it has failed. `attempts` drives the core, and `actions` performs
+//!    what it wants done. The attempt and its session are stored. The job's
 //!    entry is written by compare-and-swap, so one orchestrator wins. Then the responder is
 //!    invited, then the initiator.
 //! 5. The parties sign. None of their messages pass through the orchestrator.
 //! 6. `outcome`: any orchestrator receives the initiator's report. It verifies the signature under
 //!    the wallet's (child) key. The core stores the signed result by compare-and-swap, fenced by
 //!    the attempt.
-//! 7. The core has the result published once on `duet.v1.result.<tenant>` and notes
-//!    that. A job that ends without a signature is published on `duet.v1.ended.<tenant>`, in the
-//!    same stream. `feed` and `batch` read both from a cursor.
+//! 7. The core has the result published once on `duet.v1.result.<tenant>` and notes that. A job
+//!    that ends without a signature is published on `duet.v1.ended.<tenant>`, in the same stream.
+//!    `feed` and `batch` read both from a cursor.
 //! 8. `work` sees that the job is settled and acknowledges its announcement with confirmation.
 //!
 //! Where the pair needs the owner's device, step 4 parks the job. `approval` asks the core for the
@@ -84,8 +83,6 @@ mod revocation;
 mod room;
 mod server;
 mod settings;
-#[cfg(test)]
-mod simulation;
 mod stores;
 mod submit;
 mod sweep;

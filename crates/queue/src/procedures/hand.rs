@@ -30,6 +30,10 @@ use crate::{
 /// are shorter; this one is for answers that are lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long it may take to confirm an action from whose outcome nothing follows. Parties of a
+/// session that began have to be invited before it is over.
+const PATIENCE_FOR_NOTHING: Duration = Duration::from_secs(2);
+
 /// An action that has no outcome yet, or whose outcome was not looked at.
 pub(super) struct Open {
     pub(super) caller: Caller,
@@ -167,6 +171,9 @@ impl Hand {
                     until: state.now.steady.saturating_add(*lasts),
                 };
                 (self.queue.invitation_timeout, Some(late))
+            }
+            What::Show(..) | What::EndSession(..) | What::RemoveSession(_) | What::Release(..) => {
+                (PATIENCE_FOR_NOTHING, None)
             }
             _ => (PATIENCE, None),
         };

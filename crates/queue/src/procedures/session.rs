@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use duet_protocol::ids::{PartyId, SessionId};
 use duet_wire::{
-    Code, JobEvent, JobState, Manifest, Pair, Refusal, Seat, SigningRequest,
+    Code, JobEvent, Manifest, Pair, Refusal, Seat, SigningRequest,
     job::Evidence,
     progress::Step,
     record::Kept,
@@ -17,7 +17,7 @@ use duet_wire::{
 use super::{
     change::{Changed, change},
     hand::{Hand, after, written},
-    settle::{end_attempt, forget_sessions},
+    settle::{already_signed, end_attempt, forget_sessions},
 };
 use crate::{
     actions::{Invited, Note, Seated, What},
@@ -187,7 +187,7 @@ async fn wait_for_end(
     let until = hand.steady().saturating_add(left);
     while let Some(version) = hand.change_within(hand.time_until(until)).await {
         if running_pair(&version.record, session).is_none() {
-            return Ok(matches!(version.record.state, JobState::Signed { .. }));
+            return Ok(already_signed(&version.record, session));
         }
     }
     // The end may have been missed; then the compare-and-swap declines.
