@@ -43,6 +43,8 @@ const FAULTS_MS: u64 = 60_000;
 const CALM_MS: u64 = 20 * 60_000;
 /// How soon an announcement comes again whose process died.
 const ACK_WAIT_MS: u64 = 3_000;
+/// How much happens in a run at most: many times what does. A timer that never ends would go on.
+const MAX_HAPPENINGS: u64 = 500_000;
 /// How many questions a process puts to parties in one second at most, whatever the queue.
 const MAX_QUESTIONS: u32 = 8 * PLACES as u32;
 
@@ -166,6 +168,7 @@ impl World {
                 "not all jobs end: {:?}",
                 self.broker.jobs.values().map(|versions| versions.last()).collect::<Vec<_>>()
             );
+            assert!(self.next < MAX_HAPPENINGS, "something happens again and again");
             self.now_ms = at_ms;
             self.happen(happening);
             if self.is_calm() && self.is_over() {
