@@ -1,7 +1,7 @@
 //! What the core hears and what it wants done.
 //!
 //! Each [`Action`] has a number. The driver performs it as one call and answers it by exactly one
-//! [`Event::Answered`]. An action that nobody answers in time has [`Outcome::Unknown`].
+//! [`Event::Answered`]. An action without an answer in time has [`Outcome::Unknown`].
 
 use core::time::Duration;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The queue's decisions, pure: no broker, clock, randomness or task. The caller passes in the time.
+//! The queue's decisions, pure: no broker, clock, randomness or task. The caller passes in the
+//! time.
 //!
 //! The two central types are [`Core`], the life of jobs from their turn to their end, and
 //! [`actions::Event`], what it hears. For each event [`Core::handle`] returns the actions to

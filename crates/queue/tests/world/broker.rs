@@ -48,7 +48,7 @@ impl Broker {
     }
 }
 
-/// What holds of every change, whoever makes it.
+/// What holds of every change, by any process.
 fn judge(before: &JobRecord, after: &JobRecord) {
     assert!(after.fence >= before.fence, "a fence went back");
     assert_eq!(u64::from(after.attempts_started), after.fence);
