@@ -2,9 +2,9 @@
 //!
 //! Each task is a module. [`install`] finds what the machine lacks and installs it. [`suites`] runs
 //! the tests, as continuous integration does. [`attack`] plays the published attacks, and [`fuzz`]
-//! runs the fuzzers. [`soak`] checks that jobs leave nothing behind. [`world`] runs the queue's core
-//! from seeds. [`wasm`] builds the browser's module, and [`page`] the page around it. [`bench`]
-//! collects the measurements. [`demo`] hands over to the demonstration in `crates/demo`.
+//! runs the fuzzers. [`soak`] checks that jobs leave nothing behind. [`world`] runs the core of the
+//! queue from seeds. [`wasm`] builds the browser's module, and [`page`] the page around it.
+//! [`bench`] collects the measurements. [`demo`] hands over to the demonstration in `crates/demo`.
 //!
 //! [`Arguments`] parses the command line, and [`main`] calls the task's function.
 #![expect(clippy::print_stdout, reason = "a command line talks on stdout")]
