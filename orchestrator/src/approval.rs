@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
@@ -15,27 +15,25 @@ use duet_protocol::{
     codec::{self, Message as _},
     ids::{ShareIndex, WalletId},
 };
+use duet_queue::{actions::NotBegun, store::Version};
 use duet_wire::{
-    Code, JobEvent, JobId, JobRecord, JobState, Pair, Refusal, SignedRequest, SigningRequest,
+    Code, JobEvent, JobId, JobRecord, JobState, Refusal, SignedRequest, SigningRequest,
     approval::{
         ApprovalAction, ApprovalError, ApprovalReply, ApprovalRequest, MAX_APPROVAL_AGE_MS, SignedApproval,
         WaitingJob,
     },
     audit::Refused,
     gateway::{WaitingAnswer, WaitingQuestion},
-    progress::Step,
     request::MAX_REQUEST_SIZE_BYTES,
 };
 use tracing::Instrument as _;
 
 use crate::{
+    board::key_of,
     clock::now_ms,
     directory::{WalletFacts, unknown_wallet},
-    jobs::Changed,
+    jobs::{Changed, StoreError, request_of},
     orchestrator::Orchestrator,
-    plan::{self, Decision, Moment},
-    session::NotStarted,
-    settle::past_attempts,
     submit::{Manner, Rejected, Submitted, duplicate},
 };
 
@@ -157,7 +155,7 @@ impl Orchestrator {
         waiting.sort_unstable_by_key(|job| (job.created_at_ms, job.job));
         let (mut jobs, mut bytes, mut more) = (Vec::new(), 0, false);
         for summary in waiting {
-            let Some(entry) = self.jobs.get(&summary.key()).await? else { continue };
+            let Some(entry) = self.jobs.get(&key_of(&summary)).await? else { continue };
             let record = entry.value;
             if !matches!(record.state, JobState::AwaitingOwner) {
                 continue;
@@ -192,7 +190,7 @@ impl Orchestrator {
         let key = self.key_of(facts, job)?;
         let no_job = || Refusal::new(Code::NotFound, "there is no such job for this wallet");
         let entry = self.jobs.get(&key).await?.ok_or_else(no_job)?;
-        let request = self.request_of(&entry.value)?;
+        let request = request_of(&entry.value)?;
         if request.wallet != wallet {
             return Err(no_job());
         }
@@ -206,7 +204,7 @@ impl Orchestrator {
         facts: &WalletFacts,
         job: JobId,
     ) -> Result<ApprovalReply, Refusal> {
-        let (key, entry, request) = self.job_of(wallet, facts, job).await?;
+        let (_, entry, _) = self.job_of(wallet, facts, job).await?;
         match &entry.value.state {
             // A device that approves its own job at once may be quicker than the queue.
             JobState::AwaitingOwner | JobState::Queued => {}
@@ -216,7 +214,7 @@ impl Orchestrator {
                 return Err(Refusal::new(Code::Conflict, format!("the job is {}", other.name())));
             }
         }
-        self.begin(facts, &key, entry, &request).await
+        self.begin(entry).await
     }
 
     /// Accepts the owner's own job, as if it had been submitted, and starts the session in which
@@ -240,7 +238,6 @@ impl Orchestrator {
             return Err(Refusal::new(Code::NoPairAvailable, message));
         }
         let tenant = facts.tenant().ok_or_else(unknown_wallet)?;
-        let key = Key::from((tenant, request.job()));
         // The owner has just seen the transaction and approved it on the device.
         let meant = Manner { repeats_digest: true, ..Manner::default() };
         let (entry, is_new) = match self.accept(tenant, &request.idempotency_key, signed, meant).await {
@@ -255,7 +252,7 @@ impl Orchestrator {
             Err(rejected) => return Err((&rejected).into()),
         };
         let job = entry.value.id;
-        let begun = self.begin(facts, &key, entry, &request).await;
+        let begun = self.begin(entry).await;
         if is_new && begun.is_err() {
             self.announce_first(tenant, job).await;
         }
@@ -264,45 +261,20 @@ impl Orchestrator {
 
     /// Starts the session in which the device signs the job of `entry`: invites the responder, and
     /// returns the manifest to the device as its own invitation.
-    async fn begin(
-        &self,
-        facts: &WalletFacts,
-        key: &Key,
-        entry: Entry<JobRecord>,
-        request: &SigningRequest,
-    ) -> Result<ApprovalReply, Refusal> {
-        if now_ms() >= entry.value.expires_at_ms {
-            return Err(Refusal::new(Code::JobExpired, "the job has expired"));
-        }
-        self.broker.require().await?;
-        let with_device: Vec<Pair> =
-            request.pairs.iter().copied().filter(|pair| pair.initiator() == ShareIndex::Device).collect();
-        let past: Vec<_> = past_attempts(&entry.value);
-        let usable = |pair: Pair| facts.terms(pair).map(drop);
-        let moment = Moment { now_ms: now_ms(), jitter: 1.0 };
-        let pair = match plan::decide(&with_device, &past, usable, &self.queue, moment) {
-            Decision::Try(pair, _) | Decision::AwaitOwner(pair) => pair,
-            Decision::Wait(refusal) | Decision::Fail(refusal) => return Err(refusal),
-        };
-        let terms = facts.terms(pair)?;
-        let started = match self.start_session(key, entry, request, pair, terms).await {
-            Ok(started) => started,
-            Err(NotStarted::Moved) => {
-                return Err(Refusal::new(Code::Conflict, "the job has changed; look at it again"));
+    async fn begin(&self, entry: Entry<JobRecord>) -> Result<ApprovalReply, Refusal> {
+        let version = Version { record: Arc::new(entry.value), revision: entry.revision.into() };
+        match self.attempts.begin_for_owner(version).await {
+            Ok(manifest) => Ok(ApprovalReply::Session { manifest }),
+            Err(NotBegun::Refused(refusal)) => Err(refusal),
+            Err(NotBegun::Moved) => {
+                Err(Refusal::new(Code::Conflict, "the job has changed; look at it again"))
             }
-            Err(NotStarted::Store(error)) => return Err(error.into()),
-            Err(NotStarted::Internal(reason)) => {
+            Err(NotBegun::Store(failure)) => Err(StoreError::from(failure).into()),
+            Err(NotBegun::Internal(reason)) => {
                 tracing::error!(reason, "the orchestrator cannot set up a session");
-                return Err(Refusal::new(Code::Internal, "the orchestrator could not set up the session"));
+                Err(Refusal::new(Code::Internal, "the orchestrator could not set up the session"))
             }
-        };
-        if let Err(failure) = self.invite(&started, &started.responder).await {
-            let refusal = failure.refusal.clone();
-            self.end_attempt(key, started.session, request, failure).await?;
-            return Err(refusal);
         }
-        self.announce_step(started.session, Step::Running).await;
-        Ok(ApprovalReply::Session { manifest: started.manifest })
     }
 
     async fn reject(
@@ -315,7 +287,7 @@ impl Orchestrator {
         let changed = self
             .jobs
             .change(&key, None, |record| {
-                if !self.request_of(record).is_ok_and(|request| request.wallet == wallet) {
+                if !request_of(record).is_ok_and(|request| request.wallet == wallet) {
                     return Err(Refusal::new(Code::NotFound, "there is no such job for this wallet"));
                 }
                 record
@@ -326,7 +298,7 @@ impl Orchestrator {
         match changed {
             Changed::Applied(snapshot) => {
                 tracing::info!(%job, "rejected by the owner");
-                self.conclude(&snapshot).await;
+                self.attempts.conclude(&snapshot).await;
                 Ok(ApprovalReply::Done)
             }
             Changed::Declined(refusal) => Err(refusal),

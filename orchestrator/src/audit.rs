@@ -2,13 +2,14 @@
 //! It notes each event after the job store has it, and no job waits for the note.
 
 use duet_protocol::ids::SessionId;
+use duet_queue::failure::Failure;
 use duet_wire::{
     Code, JobRecord, JobState, Refusal, SigningRequest,
     audit::{Asked, Event, Refused},
     request::Pair,
 };
 
-use crate::{orchestrator::Orchestrator, settle::Failure};
+use crate::{jobs::request_of, orchestrator::Orchestrator};
 
 impl Orchestrator {
     /// A job was accepted.
@@ -84,7 +85,7 @@ impl Orchestrator {
             | JobState::Unknown(_) => return,
         };
         self.metrics.job_ended(record, Some(code));
-        if let Ok(request) = self.request_of(record) {
+        if let Ok(request) = request_of(record) {
             let Refusal { code, message } = Refusal::new(code, message);
             self.audit.note(Event::JobEnded { asked: Asked::by(&record.request, &request), code, message });
         }
@@ -99,7 +100,7 @@ impl Orchestrator {
     /// A dead letter was put back.
     pub(crate) fn note_put_back(&self, record: &JobRecord) {
         self.metrics.job_put_back();
-        if let Ok(request) = self.request_of(record) {
+        if let Ok(request) = request_of(record) {
             self.audit.note(Event::JobPutBack { asked: Asked::by(&record.request, &request) });
         }
     }

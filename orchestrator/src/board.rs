@@ -14,16 +14,16 @@ use std::{
 
 use duet_bus::kv::{Entry, Key, Revision};
 use duet_protocol::ids::WalletId;
-use duet_wire::{JobId, JobRecord, JobState, JobStateName, SigningRequest, TenantId};
+use duet_queue::{
+    line::{FairQueue, Next, Ticket},
+    meter::Meter,
+    summary::Summary,
+};
+use duet_wire::{JobId, JobRecord, JobState, JobStateName, TenantId};
 use lru::LruCache;
 use tokio::sync::watch;
 
-use crate::{
-    clock::{now_ms, whole_millis},
-    line::{FairQueue, Next, Ticket},
-    meter::Meter,
-    plan,
-};
+use crate::clock::{now_ms, whole_millis};
 
 /// How many open jobs' whole records are kept: those that changed last. That is more than are in
 /// work at once, so a job that was just accepted or begun here need not be read from the broker
@@ -37,81 +37,17 @@ const MAX_RECENT_REQUEST: usize = 4096;
 /// A job's record as of some revision.
 pub(crate) type Snapshot = Arc<Entry<JobRecord>>;
 
-/// The kept facts of each job: some 200 bytes, so that the whole bucket fits in memory.
-#[derive(Debug, Clone)]
-pub(crate) struct Summary {
-    pub(crate) tenant: TenantId,
-    pub(crate) job: JobId,
-    pub(crate) state: JobStateName,
-    pub(crate) created_at_ms: u64,
-    pub(crate) updated_at_ms: u64,
-    /// When this process first saw the entry as it is, by its own clock. The other times are by the
-    /// clocks of those who wrote them.
-    pub(crate) seen_at_ms: u64,
-    pub(crate) next_attempt_at_ms: u64,
-    pub(crate) expires_at_ms: u64,
-    pub(crate) end_published: bool,
-    /// Whether some parties still have to be told that the request was revoked.
-    pub(crate) revocation_waits: bool,
-    /// The wallet whose owner the job waits for. Known only while it waits.
-    pub(crate) waits_for: Option<WalletId>,
-    /// Whether it waits for its owner only until a preferred pair can sign. Known only while it
-    /// waits.
-    pub(crate) prefers_backends: bool,
-    revision: Revision,
-}
-
-impl Summary {
-    pub(crate) fn new(record: &JobRecord, revision: Revision, seen_at_ms: u64) -> Self {
-        let waiting = matches!(record.state, JobState::AwaitingOwner)
-            .then(|| SigningRequest::from_json(&record.request.body).ok())
-            .flatten();
-        let prefers_backends = waiting.as_ref().is_some_and(|request| plan::prefers_backends(&request.pairs));
-        Self {
-            tenant: record.tenant.clone(),
-            job: record.id,
-            state: record.state.name(),
-            created_at_ms: record.created_at_ms,
-            updated_at_ms: record.updated_at_ms,
-            seen_at_ms,
-            next_attempt_at_ms: record.next_attempt_at_ms,
-            expires_at_ms: record.expires_at_ms,
-            end_published: record.end_published_at_ms.is_some(),
-            revocation_waits: record.revocation.as_ref().is_some_and(|known| !known.waits_for.is_empty()),
-            waits_for: waiting.map(|request| request.wallet),
-            prefers_backends,
-            revision,
-        }
-    }
-
-    pub(crate) fn key(&self) -> Key {
-        Key::from((&self.tenant, self.job))
-    }
-
-    pub(crate) const fn is_open(&self) -> bool {
-        match self.state {
-            JobStateName::Queued
-            | JobStateName::AwaitingOwner
-            | JobStateName::Running
-            // Another release may still sign it.
-            | JobStateName::Unknown(_) => true,
-            JobStateName::Signed | JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => {
-                false
-            }
-        }
-    }
-
-    pub(crate) const fn is_settled(&self) -> bool {
-        !self.is_open()
-    }
-
-    fn place(&self) -> Place {
-        (self.tenant.clone(), Reverse(self.created_at_ms), self.job)
-    }
-}
-
 /// A job's place in its tenant's list: newest first.
 type Place = (TenantId, Reverse<u64>, JobId);
+
+fn place(job: &Summary) -> Place {
+    (job.tenant.clone(), Reverse(job.created_at_ms), job.job)
+}
+
+/// The key of a job's entry.
+pub(crate) fn key_of(job: &Summary) -> Key {
+    Key::from((&job.tenant, job.job))
+}
 
 /// How many jobs are open, and how fast they end.
 #[derive(Debug, Clone, Copy, Default)]
@@ -196,7 +132,7 @@ impl Jobs {
         self.recent.pop(key);
         if let Some(before) = self.all.remove(key) {
             self.discount(&before);
-            self.list.remove(&before.place());
+            self.list.remove(&place(&before));
             self.queue.remove(&before.tenant, before.job);
         }
     }
@@ -278,12 +214,6 @@ impl Observer {
         self.changes.changed().await.ok()?;
         self.changes.borrow_and_update().clone()
     }
-
-    /// Whether the job's latest known change settled it. A settled job opens again only when an
-    /// operator puts it back.
-    pub(crate) fn sees_it_settled(&self) -> bool {
-        self.changes.borrow().as_ref().is_some_and(|snapshot| snapshot.value.state.is_final())
-    }
 }
 
 impl Drop for Observer {
@@ -313,17 +243,17 @@ impl Board {
     pub(crate) fn apply(&self, key: &Key, record: JobRecord, revision: Revision) -> Snapshot {
         let snapshot = Arc::new(Entry { value: record, revision });
         let mut jobs = self.lock();
-        if jobs.all.get(key).is_some_and(|known| known.revision >= revision) {
+        if jobs.all.get(key).is_some_and(|known| known.revision >= u64::from(revision)) {
             return snapshot;
         }
         jobs.left_to_later.remove(key);
-        let mut summary = Summary::new(&snapshot.value, revision, now_ms());
+        let mut summary = Summary::new(&snapshot.value, revision.into(), now_ms());
         // By the clock that noted both times, which may have been ahead.
         let pause_ms = summary.next_attempt_at_ms.saturating_sub(summary.updated_at_ms);
         let latest_ms = now_ms().saturating_add(pause_ms.min(self.longest_pause_ms));
         summary.next_attempt_at_ms = summary.next_attempt_at_ms.min(latest_ms);
         let is_open = summary.is_open();
-        jobs.list.insert(summary.place());
+        jobs.list.insert(place(&summary));
         jobs.count(&summary);
         let record = &snapshot.value;
         if matches!(record.state, JobState::Queued) {
@@ -414,7 +344,7 @@ impl Board {
 
     /// As [`Self::remove`], unless the job has changed since `job` was selected.
     pub(crate) fn remove_unchanged(&self, job: &Summary) {
-        let (key, mut jobs) = (job.key(), self.lock());
+        let (key, mut jobs) = (key_of(job), self.lock());
         if jobs.all.get(&key).is_some_and(|known| known.revision == job.revision) {
             jobs.remove(&key);
         }
@@ -488,7 +418,7 @@ impl Board {
     ) -> Option<(Vec<Key>, bool)> {
         let jobs = self.lock();
         let from = match after {
-            Some(job) => Bound::Excluded(jobs.all.get(&Key::from((tenant, job)))?.place()),
+            Some(job) => Bound::Excluded(place(jobs.all.get(&Key::from((tenant, job)))?)),
             None => Bound::Included((tenant.clone(), Reverse(u64::MAX), JobId([0; 16]))),
         };
         let mut keys: Vec<Key> = jobs
@@ -512,13 +442,13 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
+    use duet_queue::{
+        QueueSettings,
+        need::{Need, need},
+    };
     use duet_wire::{Pair, Priority, SignedRequest, job::StateForm, record::Kept, unknown::UnknownName};
 
     use super::*;
-    use crate::{
-        settings::QueueSettings,
-        sweep::{Need, need},
-    };
 
     fn tenant() -> TenantId {
         "acme".parse().unwrap()
@@ -573,7 +503,7 @@ mod tests {
         // Another orchestrator noted the session five minutes ago by this clock. It began just now.
         let seen_at_ms = 1_000_000;
         let record = record(1, seen_at_ms - 300_000, running());
-        let summary = Summary::new(&record, Revision::from(1), seen_at_ms);
+        let summary = Summary::new(&record, 1, seen_at_ms);
         let lasts = queue.session_timeout + queue.outcome_grace + queue.announce_after;
         let over_at_ms = seen_at_ms + u64::try_from(lasts.as_millis()).unwrap();
         assert_eq!(need(&queue, &summary, over_at_ms - 1), None);
@@ -587,10 +517,10 @@ mod tests {
         let past = JobRecord { expires_at_ms: 2, ..record(1, 1, paused) };
         put(&board, past.clone(), 1);
         assert_eq!((open(&board), board.open().unknown), ((1, 1), 1));
-        let summary = Summary::new(&past, Revision::from(1), 1);
+        let summary = Summary::new(&past, 1, 1);
         assert_eq!(need(&QueueSettings::default(), &summary, u64::MAX), None);
         // A record that only a later release can read is known by its key alone.
-        let key = summary.key();
+        let key = key_of(&summary);
         board.leave_to_later(&key);
         assert_eq!((open(&board), board.left_to_later(), board.is_left_to_later(&key)), ((0, 0), 1, true));
         put(&board, record(1, 1, JobState::Queued), 3);

@@ -14,9 +14,10 @@ use std::{
 use duet_bus::{Address, Bus, RequestError, Speaker};
 use duet_protocol::{
     codec,
-    ids::{Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
+    ids::{PartyId, ShareIndex, WalletId},
     public_key::{ChainCode, DerivationPath, PublicKey},
 };
+use duet_queue::terms::Terms;
 use duet_wire::{
     Code, Pair, PayloadKindTag, Refusal, Seat, TenantId, WalletInfo,
     card_request::{CardReply, CardRequest, MAX_WALLETS_PER_PAGE},
@@ -57,15 +58,6 @@ enum Answer {
 #[derive(Debug, Clone)]
 pub(crate) struct WalletFacts {
     answers: BTreeMap<PartyId, Answer>,
-}
-
-/// The facts about a pair of a wallet's parties that go into a manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Terms {
-    pub(crate) epoch: Epoch,
-    pub(crate) paillier_key: PaillierKeyId,
-    pub(crate) initiator: Seat,
-    pub(crate) responder: Seat,
 }
 
 impl WalletFacts {
@@ -585,7 +577,7 @@ fn speaks_for_itself(info: &WalletInfo, entry: &PartyEntry) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use duet_protocol::ids::CardFingerprint;
+    use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId};
     use duet_wire::wallet::{Initiates, RequesterInfo, RespondsTo};
 
     use super::*;

@@ -6,15 +6,19 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use duet_bus::kv::{Bucket, Entry, Key, ReadError, WriteError};
+use duet_bus::kv::{Bucket, Entry, Key, ReadError, Revision, WriteError};
 use duet_protocol::ids::SessionId;
+use duet_queue::{
+    store::{self, StoreFailure},
+    summary::Summary,
+};
 use duet_wire::{
-    Code, JobRecord, Problem, Refusal,
+    Code, JobRecord, Problem, Refusal, SigningRequest,
     session_state::{IllegalTransition, SessionEvent, SessionRecord, SessionState},
 };
 
 use crate::{
-    board::{Board, Snapshot, Summary},
+    board::{Board, Snapshot, key_of},
     clock::now_ms,
 };
 
@@ -63,6 +67,30 @@ impl From<WriteError> for StoreError {
     }
 }
 
+impl From<StoreFailure> for StoreError {
+    fn from(failure: StoreFailure) -> Self {
+        match failure {
+            StoreFailure::Full => Self::Full,
+            StoreFailure::Unknown(reason) => Self::Unavailable(reason),
+            StoreFailure::Corrupt(reason) => Self::Corrupt(reason),
+            StoreFailure::Newer(reason) => Self::Newer(reason),
+            StoreFailure::Contended => Self::Contended,
+        }
+    }
+}
+
+impl From<StoreError> for StoreFailure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full => Self::Full,
+            StoreError::Unavailable(reason) => Self::Unknown(reason),
+            StoreError::Corrupt(reason) => Self::Corrupt(reason),
+            StoreError::Newer(reason) => Self::Newer(reason),
+            StoreError::Contended => Self::Contended,
+        }
+    }
+}
+
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
@@ -89,6 +117,11 @@ impl From<StoreError> for Problem {
         }
         problem
     }
+}
+
+/// The request that `record` holds. It was verified when the job was accepted.
+pub(crate) fn request_of(record: &JobRecord) -> Result<SigningRequest, StoreError> {
+    store::request_of(record).map_err(StoreError::from)
 }
 
 /// The result of a change.
@@ -180,8 +213,8 @@ impl Jobs {
             if let Err(reason) = edit(&mut entry.value) {
                 return Ok(Changed::Declined(reason));
             }
-            match self.bucket.update(key, &entry.value, entry.revision).await {
-                Ok(revision) => return Ok(Changed::Applied(self.board.apply(key, entry.value, revision))),
+            match self.write(key, entry.value, entry.revision).await {
+                Ok(snapshot) => return Ok(Changed::Applied(snapshot)),
                 Err(WriteError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -189,10 +222,21 @@ impl Jobs {
         Err(StoreError::Contended)
     }
 
+    /// Stores `record` if the entry still is at `revision`.
+    pub(crate) async fn write(
+        &self,
+        key: &Key,
+        record: JobRecord,
+        revision: Revision,
+    ) -> Result<Snapshot, WriteError> {
+        let revision = self.bucket.update(key, &record, revision).await?;
+        Ok(self.board.apply(key, record, revision))
+    }
+
     /// Drops from the board a job that the bucket no longer has. The board has not heard of the
     /// removal if this process was cut off from the broker for as long as the marker lived.
     pub(crate) async fn drop_missing(&self, job: &Summary) -> Result<(), StoreError> {
-        if self.bucket.is_absent(&job.key()).await? {
+        if self.bucket.is_absent(&key_of(job)).await? {
             self.board.remove_unchanged(job);
         }
         Ok(())

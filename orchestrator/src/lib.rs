@@ -13,22 +13,23 @@
 //! 2. `submit` then announces the job on `duet.v1.job.<tenant>`. If the announcement is lost,
 //!    `sweep` sends it again. Each announcement is a permit to process one job.
 //! 3. `work`: the orchestrator that receives the permit spends it on the next job in fair order
-//!    (`line`). Tenants take turns, and priorities share a tenant's turns by weight. `plan` then
-//!    decides which pair tries, whether the job waits for its owner, or whether it has failed.
-//! 4. `session`: the orchestrator stores the attempt and its session. It writes the job's entry by
-//!    compare-and-swap, so one orchestrator wins. Then it invites the responder, then the
-//!    initiator.
+//!    (`duet_queue::line`). Tenants take turns, and priorities share a tenant's turns by weight.
+//! 4. The core of the queue ([`duet_queue::Core`]) decides which pair tries, whether the job waits
+//!    for its owner, or whether it has failed. `attempts` drives the core, and `actions` performs
+//!    what it wants done. The attempt and its session are stored. The job's
+//!    entry is written by compare-and-swap, so one orchestrator wins. Then the responder is
+//!    invited, then the initiator.
 //! 5. The parties sign. None of their messages pass through the orchestrator.
 //! 6. `outcome`: any orchestrator receives the initiator's report. It verifies the signature under
-//!    the wallet's (child) key and stores the signed result by compare-and-swap, fenced by the
-//!    attempt.
-//! 7. `settle`: the orchestrator publishes the result once on `duet.v1.result.<tenant>` and notes
-//!    that. A job that ends without a signature is published on `duet.v1.ended.<tenant>`, in the
-//!    same stream. `feed` and `batch` read both from a cursor.
+//!    the wallet's (child) key. The core stores the signed result by compare-and-swap, fenced by
+//!    the attempt.
+//! 7. The core has the result published once on `duet.v1.result.<tenant>` and notes that. A job
+//!    that ends without a signature is published on `duet.v1.ended.<tenant>`, in the same stream.
+//!    `feed` and `batch` read both from a cursor.
 //! 8. `work` sees that the job is settled and acknowledges its announcement with confirmation.
 //!
-//! Where the pair needs the owner's device, step 3 parks the job. `approval` does steps 4 and 5
-//! when the device connects.
+//! Where the pair needs the owner's device, step 4 parks the job. `approval` asks the core for the
+//! session when the device connects.
 //!
 //! # Durable writes
 //!
@@ -55,9 +56,11 @@
 //! A tenant can cancel a job only while it waits. While a session runs, the signature may already
 //! exist.
 
+mod actions;
 mod admission;
 pub mod api;
 mod approval;
+mod attempts;
 mod audit;
 pub mod auth;
 mod batch;
@@ -69,24 +72,17 @@ mod directory;
 mod feed;
 mod http;
 mod jobs;
-mod line;
 mod markers;
-mod meter;
 mod metrics;
 mod orchestrator;
 mod outcome;
-mod plan;
 #[cfg(test)]
 mod recorded;
 mod retry_after;
 mod revocation;
 mod room;
 mod server;
-mod session;
 mod settings;
-mod settle;
-#[cfg(test)]
-mod simulation;
 mod stores;
 mod submit;
 mod sweep;
@@ -96,9 +92,10 @@ mod work;
 
 pub use auth::{TenantAccess, TokenHash};
 pub use directory::PartyEntry;
+pub use duet_queue::{InvalidSetting, QueueSettings};
 pub use http::router;
 pub use orchestrator::Orchestrator;
 pub use retry_after::retry_after;
 pub use server::{ApiServer, Config, OrchestratorError, run};
-pub use settings::{HttpSettings, InvalidSetting, QueueSettings};
+pub use settings::HttpSettings;
 pub use stores::names as stream_names;

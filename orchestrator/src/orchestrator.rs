@@ -2,30 +2,25 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use duet_bus::{Address, Bus, Speaker, audit::Recorder, kv::Bucket, streams::StorageSettings};
-use duet_protocol::ids::SessionId;
-use duet_wire::{
-    progress::{Progress, Step},
-    signing::SigningKey,
-};
-use tokio::sync::Semaphore;
+use duet_bus::{Bus, audit::Recorder, kv::Bucket, streams::StorageSettings};
+use duet_queue::QueueSettings;
+use duet_wire::signing::SigningKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     approval::Nonces,
+    attempts::Attempts,
     auth::Tokens,
     batch::BatchRecord,
     board::Board,
     broker_proof::BrokerProof,
-    clock::now_ms,
     digests::{Answer, Claim},
     directory::Directory,
     feed::Feed,
     jobs::{Jobs, Sessions},
     metrics::Metrics,
     room::Room,
-    settings::{HttpSettings, QueueSettings},
+    settings::HttpSettings,
     stores::Stores,
     tenants::Tenants,
     webhooks::{Deliverer, Endpoints, Retries},
@@ -58,8 +53,7 @@ pub struct Orchestrator {
     pub(crate) feed: Feed,
     pub(crate) room: Room,
     pub(crate) tenants: Tenants,
-    /// Bounds how many answers to invitations are waited for after their time.
-    pub(crate) late_answers: Arc<Semaphore>,
+    pub(crate) attempts: Attempts,
     /// Ends event streams and other tasks that have no end of their own.
     pub(crate) shutdown: CancellationToken,
 }
@@ -77,15 +71,6 @@ impl Orchestrator {
 
     pub(crate) const fn tokens(&self) -> &Tokens {
         &self.tokens
-    }
-
-    /// Publishes how far a session has come, for its observers. The message may be lost.
-    pub(crate) async fn announce_step(&self, session: SessionId, step: Step) {
-        let address = Address::Event { session, from: Speaker::Orchestrator };
-        let progress = Progress { session, step, at_ms: now_ms() };
-        if let Err(error) = self.bus.publish(&address, Bytes::from(progress.to_json())).await {
-            tracing::debug!(%session, %error, "progress was not published");
-        }
     }
 }
 

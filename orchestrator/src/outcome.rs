@@ -2,6 +2,8 @@
 //! orchestrator may receive a report about any session. It writes the report into the job's record
 //! by compare-and-swap, so it does not matter which orchestrator started the session.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use duet_bus::{
     Address, Incoming,
@@ -9,35 +11,31 @@ use duet_bus::{
 };
 use duet_protocol::{
     codec,
-    ids::{PartyId, SessionId, ShareIndex},
+    ids::{PartyId, SessionId},
+};
+use duet_queue::{
+    actions::NotSigned,
+    already_signed,
+    failure::{Failure, running_pair, said_by},
+    store::{JobKey, Version},
+    verified::{NotVerified, SealedResult, Verified},
 };
 use duet_wire::{
-    Code, Outcome, OutcomeReply, OutcomeResult, Pair, Refusal, SignedOutcome,
-    audit::Refused,
-    job::{AttemptOutcome, Evidence},
-    progress::Step,
-    session_state::{SessionEvent, SessionRecord},
+    Code, Outcome, OutcomeReply, OutcomeResult, Pair, RecoverableSignature, Refusal, SignedOutcome,
+    SigningRequest, audit::Refused, job::Evidence, session_state::SessionRecord,
 };
 use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
 use crate::{
-    board::Snapshot,
-    jobs::StoreError,
+    clock::now_ms,
+    directory::WalletFacts,
+    jobs::{StoreError, request_of},
     orchestrator::Orchestrator,
-    settle::{Failure, NotAccepted, running_pair},
 };
 
 /// How many reports are handled at once. More wait in the subscription.
 pub(crate) const CONCURRENCY: usize = 64;
-
-/// The result of an accepted report.
-enum Recorded {
-    /// The report is recorded, now or earlier.
-    Taken,
-    /// The report settled the job.
-    Settled(Snapshot),
-}
 
 /// Why a report is not acknowledged.
 enum NotTaken {
@@ -75,14 +73,13 @@ impl Orchestrator {
         let span = tracing::info_span!("outcome", %session, %from);
         incoming.continue_trace(&span);
         async {
-            let (reply, settled) = match self.judge_outcome(session, &from, &incoming.payload).await {
-                Ok(Recorded::Taken) => (OutcomeReply::Acknowledged, None),
-                Ok(Recorded::Settled(snapshot)) => (OutcomeReply::Acknowledged, Some(snapshot)),
+            let reply = match self.judge_outcome(session, &from, &incoming.payload).await {
+                Ok(()) => OutcomeReply::Acknowledged,
                 Err(NotTaken::Refused(refusal)) => {
                     tracing::warn!(code = %refusal.code, message = refusal.message, "report refused");
                     let refused = Refused::new("report", refusal.clone());
                     self.note_refused(Refused { session: Some(session), ..refused });
-                    (OutcomeReply::Refused(refusal), None)
+                    OutcomeReply::Refused(refusal)
                 }
                 Err(NotTaken::Later(reason)) => {
                     tracing::warn!(reason, "a report cannot be judged now");
@@ -97,11 +94,6 @@ impl Orchestrator {
                 }
                 Err(error) => tracing::error!(%error, "an answer to a report does not encode"),
             }
-            // The stored record of the job is what counts. The party need not wait for these steps.
-            if let Some(snapshot) = settled {
-                self.announce_step(session, Step::Signed).await;
-                tokio::join!(self.conclude(&snapshot), self.sessions.end(session, SessionEvent::Sign));
-            }
         }
         .instrument(span)
         .await;
@@ -112,7 +104,7 @@ impl Orchestrator {
         session: SessionId,
         from: &PartyId,
         payload: &[u8],
-    ) -> Result<Recorded, NotTaken> {
+    ) -> Result<(), NotTaken> {
         let signed: SignedOutcome = codec::decode(payload).map_err(|error| {
             Refusal::new(Code::MalformedMessage, format!("the report does not parse: {error}"))
         })?;
@@ -148,15 +140,16 @@ impl Orchestrator {
             // first.
             return match outcome.result {
                 OutcomeResult::Signed { .. } if !already_signed(&job.value, session) => Err(too_late()),
-                _ => Ok(Recorded::Taken),
+                _ => Ok(()),
             };
         }
-        let request = self.request_of(&job.value)?;
+        let request = request_of(&job.value)?;
+        let job_key = JobKey::of(&job.value);
         let sha256 = || Sha256::digest(payload).into();
         match outcome.result {
             OutcomeResult::Answered => {
                 tracing::debug!("the responder did its part");
-                Ok(Recorded::Taken)
+                Ok(())
             }
             OutcomeResult::Failed { code, culprit, message } => {
                 let culprit = culprit
@@ -164,59 +157,88 @@ impl Orchestrator {
                 let evidence = Some(Evidence::Report { by: from.clone(), sha256: sha256() });
                 let refusal = said_by(seat.index, Refusal::new(code, message));
                 let failure = Failure { refusal, culprit, evidence };
-                self.end_attempt(&key, session, &request, failure).await?;
-                Ok(Recorded::Taken)
+                self.attempts.end_attempt(job_key, session, failure).await?;
+                Ok(())
             }
             OutcomeResult::Signed { .. } if *from != record.initiator.party => {
                 Err(refused(Code::PeerMisbehaved, "only the initiator learns the signature"))
             }
             OutcomeResult::Signed { signature } => {
-                let accepted = self.accept_signature(job, session, &request, &facts, pair, &signature).await;
-                match accepted {
-                    Ok(snapshot) => {
-                        tracing::info!(job = %record.job, "signature verified and stored");
-                        Ok(Recorded::Settled(snapshot))
-                    }
-                    // Another write ended the session meanwhile. An acknowledgement would tell the
-                    // initiator that the signature is stored.
-                    Err(NotAccepted::Over) => match self.jobs.get(&key).await? {
-                        Some(job) if already_signed(&job.value, session) => Ok(Recorded::Taken),
-                        _ => Err(too_late()),
-                    },
-                    Err(NotAccepted::Invalid) => {
+                let sealed = match self.verify(session, &request, &facts, pair, signature).await {
+                    Ok(sealed) => sealed,
+                    Err(NotSealed::Invalid) => {
                         let message = format!("{from} reported a signature that does not verify");
                         let failure = Failure {
                             refusal: Refusal::new(Code::PeerMisbehaved, message.clone()),
                             culprit: facts.is_undisputed().then(|| from.clone()),
                             evidence: Some(Evidence::InvalidSignature { by: from.clone(), sha256: sha256() }),
                         };
-                        self.end_attempt(&key, session, &request, failure).await?;
-                        Err(refused(Code::BadSignature, &message))
+                        self.attempts.end_attempt(job_key, session, failure).await?;
+                        return Err(refused(Code::BadSignature, &message));
                     }
-                    Err(NotAccepted::Impossible(refusal)) => Err(NotTaken::Later(refusal.to_string())),
-                    Err(NotAccepted::Store(error)) => Err(error.into()),
+                    Err(NotSealed::Later(reason)) => return Err(NotTaken::Later(reason)),
+                };
+                let version = Version { record: Arc::new(job.value), revision: job.revision.into() };
+                match self.attempts.sign(version, sealed).await {
+                    Ok(()) => {
+                        tracing::info!(job = %record.job, "signature verified and stored");
+                        Ok(())
+                    }
+                    // Another write ended the session meanwhile. An acknowledgement would tell the
+                    // initiator that the signature is stored.
+                    Err(NotSigned::Over) => Err(too_late()),
+                    Err(NotSigned::Store(failure)) => Err(StoreError::from(failure).into()),
                 }
             }
         }
     }
-}
 
-/// The reason that the holder of share `index` gives. A rejection by the owner ends a job, and only
-/// the device speaks for the owner. From any other party it ends only the session, as misbehaviour.
-pub(crate) fn said_by(index: ShareIndex, refusal: Refusal) -> Refusal {
-    if refusal.code == Code::RejectedByOwner && index != ShareIndex::Device {
-        let message = format!("the holder of share {index} rejects in the owner's name");
-        return Refusal::new(Code::PeerMisbehaved, message);
+    /// Verifies a reported signature over the job's digest under the wallet's key. The result has
+    /// the first signature of the message, if there is an earlier one.
+    async fn verify(
+        &self,
+        session: SessionId,
+        request: &SigningRequest,
+        facts: &WalletFacts,
+        pair: Pair,
+        signature: RecoverableSignature,
+    ) -> Result<SealedResult, NotSealed> {
+        let key = facts.verifying_key(pair, &request.path)?;
+        let verified = Verified::check(request, key, signature)?;
+        let first = self.first_signature(request, verified.digest(), &key, signature).await?;
+        let verified = if first == signature { verified } else { Verified::check(request, key, first)? };
+        let sealed = verified.seal(request, session, now_ms(), &self.result_key);
+        sealed.map_err(|error| NotSealed::Later(error.to_string()))
     }
-    refusal
 }
 
-/// Whether the job's signature was made in `session`.
-fn already_signed(record: &duet_wire::JobRecord, session: SessionId) -> bool {
-    record
-        .attempts
-        .iter()
-        .any(|attempt| attempt.session == session && attempt.outcome == Some(AttemptOutcome::Signed))
+/// Why a reported signature makes no result.
+enum NotSealed {
+    /// It does not verify.
+    Invalid,
+    /// It cannot be judged now.
+    Later(String),
+}
+
+impl From<NotVerified> for NotSealed {
+    fn from(error: NotVerified) -> Self {
+        match error {
+            NotVerified::Invalid => Self::Invalid,
+            NotVerified::Unchecked(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl From<Refusal> for NotSealed {
+    fn from(refusal: Refusal) -> Self {
+        Self::Later(refusal.to_string())
+    }
+}
+
+impl From<StoreError> for NotSealed {
+    fn from(error: StoreError) -> Self {
+        Self::Later(error.to_string())
+    }
 }
 
 /// The session's pair, and the seat of the reporter in it.

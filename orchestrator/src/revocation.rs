@@ -27,8 +27,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    board::key_of,
     clock::now_ms,
-    jobs::{Changed, StoreError},
+    jobs::{Changed, StoreError, request_of},
     orchestrator::Orchestrator,
 };
 
@@ -103,7 +104,7 @@ impl Orchestrator {
         entry: Entry<JobRecord>,
         proof: RevocationProof,
     ) -> Result<Box<JobRecord>, Refusal> {
-        let request = self.request_of(&entry.value)?;
+        let request = request_of(&entry.value)?;
         proof
             .verify(request.wallet, entry.value.request.content_hash())
             .map_err(|error| Refusal::new(Code::BadSignature, format!("the revocation: {error}")))?;
@@ -172,7 +173,7 @@ impl Orchestrator {
         };
         tracing::info!(job = %snapshot.value.id, "the job's request was revoked");
         if was_open {
-            self.conclude(&snapshot).await;
+            self.attempts.conclude(&snapshot).await;
         }
         self.tell_parties(key).await?;
         let entry = self.jobs.get(key).await?;
@@ -190,7 +191,7 @@ impl Orchestrator {
         waiting.truncate(MAX_PER_ROUND);
         futures::stream::iter(waiting)
             .for_each_concurrent(CONCURRENCY, |job| async move {
-                if let Err(error) = self.tell_parties(&job.key()).await {
+                if let Err(error) = self.tell_parties(&key_of(&job)).await {
                     tracing::debug!(job = %job.job, %error, "a revocation was not told; it is told again");
                 }
             })

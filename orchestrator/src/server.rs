@@ -10,17 +10,18 @@ use duet_bus::{
     kv::{self, Key, Pattern},
     streams::{StorageError, StorageSettings},
 };
+use duet_queue::{InvalidSetting, QueueSettings};
 use duet_wire::signing::SigningKey;
 use prometheus_client::registry::Registry;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::{Duration, Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     approval,
+    attempts::{self, Attempts},
     auth::{TenantAccess, Tokens},
     board::Board,
     broker_proof::{self, BrokerProof},
@@ -34,8 +35,7 @@ use crate::{
     orchestrator::{Orchestrator, jitter},
     outcome, revocation,
     room::Room,
-    session,
-    settings::{HttpSettings, InvalidSetting, QueueSettings},
+    settings::HttpSettings,
     stores::{self, Buckets, Stores},
     sweep,
     tenants::Tenants,
@@ -142,6 +142,9 @@ pub enum OrchestratorError {
     /// A setting is outside its bounds.
     #[error(transparent)]
     Setting(#[from] InvalidSetting),
+    /// The system gives no randomness for session ids.
+    #[error("the system gives no randomness: {0}")]
+    Entropy(String),
     /// There is no connection to the broker.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -180,6 +183,8 @@ pub struct ApiServer {
     instance: String,
     services: Vec<Service>,
     recording: Recording,
+    /// Drives the core of the queue.
+    driving: AbortOnDropHandle<()>,
 }
 
 impl core::fmt::Debug for ApiServer {
@@ -205,6 +210,9 @@ impl ApiServer {
         let instance = ulid::Ulid::new().to_string();
         let (recording, audit) =
             Recording::start(&bus, Speaker::Orchestrator, &instance, config.result_key.clone(), now_ms);
+        let (attempts, asked) = Attempts::new();
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| OrchestratorError::Entropy(error.to_string()))?;
         let orchestrator = Arc::new(Orchestrator {
             directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
             bus,
@@ -229,13 +237,15 @@ impl ApiServer {
             feed: Feed::default(),
             room: Room::default(),
             tenants: Tenants::new(&config.http),
-            late_answers: Arc::new(Semaphore::new(session::MAX_LATE_ANSWERS)),
+            attempts,
             shutdown: CancellationToken::new(),
             http: config.http,
             queue: config.queue,
         });
         // From here on, the existing streams and buckets are the known ones.
         orchestrator.look_at_stores().await;
+        let driver = attempts::run(Arc::clone(&orchestrator), asked, seed);
+        let driving = AbortOnDropHandle::new(tokio::spawn(driver));
         let services = vec![
             serve(&orchestrator, Filter::outcomes(), outcome::CONCURRENCY, |orchestrator, incoming| {
                 Box::pin(async move { orchestrator.take_outcome(incoming).await })
@@ -250,7 +260,7 @@ impl ApiServer {
         let listener = TcpListener::bind(config.listen).await.map_err(unlistened)?;
         let address = listener.local_addr().map_err(unlistened)?;
         tracing::info!(%address, instance, "orchestrator ready");
-        Ok(Self { orchestrator, listener, address, instance, services, recording })
+        Ok(Self { orchestrator, listener, address, instance, services, recording, driving })
     }
 
     /// Where the HTTP interface listens.
@@ -285,7 +295,8 @@ impl ApiServer {
     /// Dropping it is like a crash. Nothing is lost, but the jobs at hand rest until the broker
     /// delivers their announcements to another orchestrator.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), OrchestratorError> {
-        let Self { orchestrator, listener, services, recording, .. } = self;
+        // The core is driven until the parties' last reports are stored.
+        let Self { orchestrator, listener, services, recording, driving: _driving, .. } = self;
         // Every task below ends with this scope, however it ends.
         let stop = stop.child_token();
         let _ends = stop.clone().drop_guard();

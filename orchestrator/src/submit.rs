@@ -1,6 +1,7 @@
 //! Accepts jobs: which submissions are refused at once, and when a job counts as accepted.
 
 use duet_bus::{kv::Key, trace};
+use duet_queue::plan::{self, Decision, Moment};
 use duet_wire::{
     Code, IdempotencyKey, JobEvent, JobId, JobRecord, JobState, Priority, Problem, Refusal, SignedRequest,
     SigningRequest, TenantId, audit::Refused, request::RequestError, validity::TimeError,
@@ -12,9 +13,8 @@ use crate::{
     board::Snapshot,
     clock::now_ms,
     directory::{WalletFacts, unknown_wallet},
-    jobs::{Changed, Created},
+    jobs::{Changed, Created, request_of},
     orchestrator::Orchestrator,
-    plan::{self, Decision, Moment},
 };
 
 /// How far ahead of this orchestrator's clock a request may be issued, in milliseconds: a day. A
@@ -283,7 +283,7 @@ impl Orchestrator {
         match changed {
             Changed::Applied(snapshot) => {
                 tracing::info!(%job, "job cancelled");
-                self.conclude(&snapshot).await;
+                self.attempts.conclude(&snapshot).await;
                 Ok(Box::new(snapshot.value.clone()))
             }
             Changed::Declined(result) => result,
@@ -299,7 +299,7 @@ impl Orchestrator {
         if !matches!(entry.value.state, JobState::Failed { .. }) {
             return Ok(());
         }
-        let request = self.request_of(&entry.value)?;
+        let request = request_of(&entry.value)?;
         let digest = request.payload.digest().map_err(Refusal::from)?;
         match self.claim_digest(&request, &digest).await? {
             Some(other) => Err(duplicate(other)),
@@ -354,7 +354,7 @@ impl Orchestrator {
         let record = &snapshot.value;
         tracing::info!(%job, attempts = record.attempts_started, "job put back");
         self.note_put_back(record);
-        if let Ok(request) = self.request_of(record) {
+        if let Ok(request) = request_of(record) {
             // The parties' answers from before the repair no longer count.
             self.directory.forget(request.wallet);
         }

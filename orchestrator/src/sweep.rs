@@ -5,18 +5,20 @@
 use std::{collections::HashSet, sync::Arc};
 
 use duet_bus::{Address, PublishError, kv::Key, streams};
-use duet_protocol::ids::ShareIndex;
-use duet_wire::{JobId, JobState, JobStateName, TenantId};
+use duet_queue::{
+    need::{Need, need},
+    store::JobKey,
+    summary::Summary,
+};
+use duet_wire::{JobId, JobState, TenantId};
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    board::Summary,
+    board::key_of,
     clock::{now_ms, whole_millis},
     jobs::StoreError,
     orchestrator::Orchestrator,
-    settings::QueueSettings,
-    settle::Failure,
 };
 
 /// How long the broker may take to store an announcement.
@@ -47,26 +49,6 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
     }
 }
 
-/// What a job found by the sweeper needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Need {
-    /// Its time has passed.
-    Expire,
-    /// Its session is long over and no party reported an outcome.
-    EndSession,
-    /// Its end was never published.
-    Publish,
-    /// No orchestrator seems to have its announcement.
-    Announce,
-    /// It was kept long enough.
-    Remove,
-}
-
-impl Need {
-    /// How many needs there are.
-    const COUNT: usize = 5;
-}
-
 /// The state of the announcements that are not acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Backlog {
@@ -78,35 +60,8 @@ enum Backlog {
     Empty,
 }
 
-/// What `job` needs at `now_ms`, if anything.
-pub(crate) fn need(queue: &QueueSettings, job: &Summary, now_ms: u64) -> Option<Need> {
-    let patience = whole_millis(queue.announce_after);
-    let resting = |since: u64| now_ms >= since.saturating_add(patience);
-    match job.state {
-        JobStateName::Queued | JobStateName::AwaitingOwner if now_ms >= job.expires_at_ms => {
-            Some(Need::Expire)
-        }
-        JobStateName::Queued => {
-            resting(job.updated_at_ms.max(job.next_attempt_at_ms)).then_some(Need::Announce)
-        }
-        // The orchestrator that runs a session ends it once its time and the grace have passed.
-        // This is for sessions that none runs: the owner's, and those of orchestrators that died
-        // after their announcement was gone. The clock that noted the session's times may differ
-        // from this one by more than a session lasts, so it counts since when this process saw it.
-        JobStateName::Running => {
-            let session = whole_millis(queue.session_timeout + queue.outcome_grace);
-            resting(job.seen_at_ms.saturating_add(session)).then_some(Need::EndSession)
-        }
-        _ if job.is_settled() && !job.end_published => resting(job.updated_at_ms).then_some(Need::Publish),
-        // The record is kept until then, so that parties can be told of the revocation.
-        _ if job.is_settled() && job.revocation_waits && now_ms < job.expires_at_ms => None,
-        JobStateName::Signed | JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => {
-            let kept = whole_millis(queue.keep_settled);
-            (now_ms >= job.updated_at_ms.saturating_add(kept)).then_some(Need::Remove)
-        }
-        // Orchestrators of the release that added the state see to it.
-        JobStateName::AwaitingOwner | JobStateName::Unknown(_) => None,
-    }
+fn job_key(job: &Summary) -> JobKey {
+    JobKey { tenant: job.tenant.clone(), job: job.job }
 }
 
 impl Orchestrator {
@@ -125,16 +80,16 @@ impl Orchestrator {
             }
             // Whether the bucket has the job. The board may not have heard of its removal.
             let swept = match due {
-                Need::Expire => self.expire(&job.key()).await,
-                Need::EndSession => self.end_stale_session(&job.key()).await,
-                Need::Publish => self.publish_again(&job.key()).await,
-                Need::Remove => self.forget_job(&job.key()).await,
+                Need::Expire => self.attempts.expire(job_key(&job)).await,
+                Need::EndSession => self.attempts.end_stale(job_key(&job)).await,
+                Need::Publish => self.attempts.publish_again(job_key(&job)).await,
+                Need::Remove => self.forget_job(&key_of(&job)).await,
                 Need::Announce => {
                     let backlog = match backlog {
                         Some(backlog) => backlog,
                         None => *backlog.insert(self.backlog().await),
                     };
-                    self.announce_again(&job.key(), backlog).await
+                    self.announce_again(&key_of(&job), backlog).await
                 }
             };
             let swept = match swept {
@@ -240,33 +195,6 @@ impl Orchestrator {
             .await
             .map(|()| true)
             .map_err(|error| StoreError::Unavailable(error.to_string()))
-    }
-
-    async fn end_stale_session(&self, key: &Key) -> Result<bool, StoreError> {
-        let Some(entry) = self.jobs.get(key).await? else { return Ok(false) };
-        let JobState::Running { session, pair, .. } = entry.value.state else { return Ok(true) };
-        let request = self.request_of(&entry.value)?;
-        let initiator = self.sessions.get(session).await?.map(|record| record.initiator.party);
-        let failure = match initiator {
-            // No orchestrator waits for the owner's session. Its responder had accepted before the
-            // device got the session.
-            Some(device) if pair.initiator() == ShareIndex::Device => Failure::no_outcome(device),
-            initiator => Failure::abandoned(initiator),
-        };
-        self.end_attempt(key, session, &request, failure).await?;
-        // The orchestrator that ran it may have died with the announcement; a surplus one does no
-        // harm.
-        let wake_up = entry.value.attempts_started.to_string();
-        self.announce(&entry.value.tenant, entry.value.id, &wake_up)
-            .await
-            .map(|()| true)
-            .map_err(|error| StoreError::Unavailable(error.to_string()))
-    }
-
-    async fn publish_again(&self, key: &Key) -> Result<bool, StoreError> {
-        let Some(entry) = self.jobs.get(key).await? else { return Ok(false) };
-        self.publish_end_again(&Arc::new(entry)).await;
-        Ok(true)
     }
 
     /// Removes a settled job that was kept long enough, and its sessions. Its idempotency key is

@@ -2,9 +2,9 @@
 //!
 //! Each task is a module. [`install`] finds what the machine lacks and installs it. [`suites`] runs
 //! the tests, as continuous integration does. [`attack`] plays the published attacks, and [`fuzz`]
-//! runs the fuzzers. [`soak`] checks that jobs leave nothing behind. [`wasm`] builds the browser's
-//! module, and [`page`] the page around it. [`bench`] collects the measurements. [`demo`] hands
-//! over to the demonstration in `crates/demo`.
+//! runs the fuzzers. [`soak`] checks that jobs leave nothing behind. [`world`] runs the core of the
+//! queue from seeds. [`wasm`] builds the browser's module, and [`page`] the page around it.
+//! [`bench`] collects the measurements. [`demo`] hands over to the demonstration in `crates/demo`.
 //!
 //! [`Arguments`] parses the command line, and [`main`] calls the task's function.
 #![expect(clippy::print_stdout, reason = "a command line talks on stdout")]
@@ -31,6 +31,7 @@ mod structure;
 mod suites;
 mod upgrade;
 mod wasm;
+mod world;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -81,6 +82,8 @@ enum Task {
     },
     /// Let many jobs come and go at a real broker, and check that nothing of them remains.
     Soak(soak::Options),
+    /// Run the core of the queue in its seeded world.
+    World(world::Options),
     /// Play every published attack, and print the outcome of each.
     Attack(attack::Options),
     /// Run the fuzzers of `fuzz/`.
@@ -158,6 +161,7 @@ fn run(task: Task) -> Result<()> {
         Task::Check => suites::test(&[suites::Suite::Fmt, suites::Suite::Lint], false, &Arguments::command()),
         Task::Chaos { arguments, no_install } => chaos::chaos(&arguments, no_install),
         Task::Soak(options) => soak::soak(&options),
+        Task::World(options) => world::world(&options),
         Task::Attack(options) => attack::attack(&options),
         Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Bench { json, only } => bench::bench(json.as_deref(), &only),

@@ -323,6 +323,8 @@ fn failed(error: &OrchestratorError) -> CliError {
         OrchestratorError::Subscribe(_) | OrchestratorError::Disconnected => {
             CliError::new(Code::BrokerUnreachable, error.to_string())
         }
-        OrchestratorError::Http(_) | OrchestratorError::Webhooks(_) => CliError::internal(error.to_string()),
+        OrchestratorError::Http(_) | OrchestratorError::Webhooks(_) | OrchestratorError::Entropy(_) => {
+            CliError::internal(error.to_string())
+        }
     }
 }

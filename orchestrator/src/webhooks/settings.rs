@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::settings::InvalidSetting;
+use duet_queue::InvalidSetting;
 
 /// How results are delivered to tenants' endpoints.
 #[derive(Debug, Clone)]

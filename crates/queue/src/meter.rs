@@ -14,7 +14,7 @@ const UNKNOWN_WAIT: Duration = Duration::from_secs(5);
 /// Counts events of the last half minute in two numbers: those of the current window, and those of
 /// the previous one. Of the latter only the recent part counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Meter {
+pub struct Meter {
     window: u64,
     present: u32,
     before: u32,
@@ -32,7 +32,7 @@ impl Meter {
     }
 
     /// Counts one event.
-    pub(crate) fn count(&mut self, now_ms: u64) {
+    pub fn count(&mut self, now_ms: u64) {
         *self = self.at(now_ms);
         self.present = self.present.saturating_add(1);
     }
@@ -46,7 +46,7 @@ impl Meter {
     }
 
     /// How long `count` more events take at the recent rate: whole seconds, from 1 to 60.
-    pub(crate) fn time_for(self, count: usize, now_ms: u64) -> Duration {
+    pub fn time_for(self, count: usize, now_ms: u64) -> Duration {
         let lately = self.lately(now_ms);
         if lately < 1.0 {
             return UNKNOWN_WAIT;

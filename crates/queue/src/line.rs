@@ -22,23 +22,24 @@
 //! A start costs the logarithm of the number of waiting jobs, and one step for each tenant at its
 //! limit.
 
-use std::collections::{BTreeSet, HashMap, VecDeque, hash_map};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 
 use duet_wire::{JobId, Priority, TenantId};
 
 /// A queued job's place in the fair queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    pub(crate) priority: Priority,
+pub struct Ticket {
+    /// Its priority among its tenant's jobs.
+    pub priority: Priority,
     /// When it was accepted, in milliseconds since 1970.
-    pub(crate) since_ms: u64,
+    pub since_ms: u64,
     /// The job may start at this time or later, in milliseconds since 1970.
-    pub(crate) due_ms: u64,
+    pub due_ms: u64,
 }
 
 /// The fair queue's answer: which job is next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
     /// This job, which is now in hand.
     Job(TenantId, JobId),
     /// None for now: every tenant with jobs to start already holds as many places as it may.
@@ -59,7 +60,7 @@ type Lane = BTreeSet<(u64, JobId)>;
 
 #[derive(Debug, Default)]
 struct Tenant {
-    jobs: HashMap<JobId, Job>,
+    jobs: BTreeMap<JobId, Job>,
     lanes: [Lane; 3],
     /// How many starts each lane has left before all get their weights anew.
     credit: [u32; 3],
@@ -96,8 +97,8 @@ impl Tenant {
 
 /// The order of the waiting jobs.
 #[derive(Debug)]
-pub(crate) struct FairQueue {
-    tenants: HashMap<TenantId, Tenant>,
+pub struct FairQueue {
+    tenants: BTreeMap<TenantId, Tenant>,
     /// The tenants with jobs to start; the first is next.
     ready_tenants: VecDeque<TenantId>,
     /// The jobs that may not start yet, ordered by the time when they may.
@@ -106,9 +107,11 @@ pub(crate) struct FairQueue {
 }
 
 impl FairQueue {
-    pub(crate) fn new(max_in_hand_per_tenant: usize) -> Self {
+    /// An empty queue, with places for `max_in_hand_per_tenant` jobs of one tenant at once.
+    #[must_use]
+    pub fn new(max_in_hand_per_tenant: usize) -> Self {
         Self {
-            tenants: HashMap::new(),
+            tenants: BTreeMap::new(),
             ready_tenants: VecDeque::new(),
             resting: BTreeSet::new(),
             max_in_hand_per_tenant,
@@ -116,7 +119,7 @@ impl FairQueue {
     }
 
     /// Records that the job is queued, or that its ticket has changed.
-    pub(crate) fn put(&mut self, tenant: &TenantId, job: JobId, ticket: Ticket) {
+    pub fn put(&mut self, tenant: &TenantId, job: JobId, ticket: Ticket) {
         if self.ticket(tenant, job) == Some(ticket) {
             return;
         }
@@ -131,10 +134,10 @@ impl FairQueue {
     }
 
     /// Records that the job is no longer queued.
-    pub(crate) fn remove(&mut self, tenant: &TenantId, job: JobId) {
+    pub fn remove(&mut self, tenant: &TenantId, job: JobId) {
         self.unfile(tenant, job);
         if let Some(entry) = self.tenants.get_mut(tenant)
-            && let hash_map::Entry::Occupied(mut known) = entry.jobs.entry(job)
+            && let btree_map::Entry::Occupied(mut known) = entry.jobs.entry(job)
         {
             if known.get().in_hand {
                 known.get_mut().ticket = None;
@@ -146,16 +149,16 @@ impl FairQueue {
     }
 
     /// When the job may be started, if it is queued.
-    pub(crate) fn due(&self, tenant: &TenantId, job: JobId) -> Option<u64> {
+    pub fn due(&self, tenant: &TenantId, job: JobId) -> Option<u64> {
         self.ticket(tenant, job).map(|ticket| ticket.due_ms)
     }
 
     /// Returns the next job to start at `now_ms` and puts it in hand. `named` is the job that the
     /// announcement names.
-    pub(crate) fn next(&mut self, now_ms: u64, named: Option<(&TenantId, JobId)>) -> Next {
+    pub fn next(&mut self, now_ms: u64, named: Option<(&TenantId, JobId)>) -> Next {
         self.wake(now_ms);
         let limit = self.max_in_hand_per_tenant;
-        let has_room = |tenants: &HashMap<TenantId, Tenant>, tenant| {
+        let has_room = |tenants: &BTreeMap<TenantId, Tenant>, tenant| {
             tenants.get(tenant).is_some_and(|entry| entry.in_hand < limit)
         };
         let Some(position) = self.ready_tenants.iter().position(|tenant| has_room(&self.tenants, tenant))
@@ -185,7 +188,7 @@ impl FairQueue {
 
     /// Puts a named job in hand, whether or not it is queued here and however many places its
     /// tenant holds. Returns whether it was not in hand before.
-    pub(crate) fn hold(&mut self, tenant: &TenantId, job: JobId) -> bool {
+    pub fn hold(&mut self, tenant: &TenantId, job: JobId) -> bool {
         self.unfile(tenant, job);
         let entry = self.tenants.entry(tenant.clone()).or_default();
         let known = entry.jobs.entry(job).or_insert(Job { ticket: None, in_hand: false });
@@ -199,7 +202,7 @@ impl FairQueue {
 
     /// Releases a job that was in hand. If it is still queued, it may start again at
     /// `rest_until_ms` at the earliest.
-    pub(crate) fn let_go(&mut self, tenant: &TenantId, job: JobId, rest_until_ms: u64) {
+    pub fn let_go(&mut self, tenant: &TenantId, job: JobId, rest_until_ms: u64) {
         let Some(entry) = self.tenants.get_mut(tenant) else { return };
         let Some(known) = entry.jobs.get_mut(&job).filter(|known| known.in_hand) else { return };
         known.in_hand = false;

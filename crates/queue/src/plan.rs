@@ -25,26 +25,26 @@ use crate::settings::QueueSettings;
 
 /// One attempt that ended without a signature, or several that ended alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PastAttempt {
+pub struct PastAttempt {
     /// The pair that was asked.
-    pub(crate) pair: Pair,
+    pub pair: Pair,
     /// Why it ended.
-    pub(crate) code: Code,
+    pub code: Code,
     /// The explanation that goes with the code.
-    pub(crate) message: String,
+    pub message: String,
     /// What that means for the job.
-    pub(crate) class: Class,
+    pub class: Class,
     /// How many attempts ended so.
-    pub(crate) times: u32,
+    pub times: u32,
     /// When the first of them began, in milliseconds since 1970.
-    pub(crate) began_at_ms: u64,
+    pub began_at_ms: u64,
     /// When the last of them ended, in milliseconds since 1970.
-    pub(crate) ended_at_ms: u64,
+    pub ended_at_ms: u64,
 }
 
 impl PastAttempt {
     /// A past attempt, unless it still runs, was signed, or ended because the job expired.
-    pub(crate) fn of(attempt: &Attempt) -> Option<Self> {
+    pub fn of(attempt: &Attempt) -> Option<Self> {
         let outcome = attempt.outcome.as_ref()?;
         let AttemptOutcome::Failed { code, message, .. } = outcome else { return None };
         Some(Self {
@@ -75,7 +75,7 @@ impl PastAttempt {
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub enum Decision {
     /// Start a session of this pair, after this pause.
     Try(Pair, Duration),
     /// Wait for the owner's device, the initiator of this pair, to come and approve.
@@ -88,24 +88,24 @@ pub(crate) enum Decision {
 
 /// The moment of a decision.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Moment {
+pub struct Moment {
     /// In milliseconds since 1970.
-    pub(crate) now_ms: u64,
+    pub now_ms: u64,
     /// From 0 to 1: takes off up to half of a pause. 1 takes off the most. With it a job is never
     /// found to be too early that was put off with another.
-    pub(crate) jitter: f64,
+    pub jitter: f64,
 }
 
 /// Whether the pair does not sign this job, however often it is asked. Another pair still may.
 #[must_use]
-pub(crate) const fn rules_out_pair(code: Code) -> bool {
+pub const fn rules_out_pair(code: Code) -> bool {
     matches!(code.class(), Class::No)
 }
 
 /// Whether a refusal with this code shows that the directory is out of date, so that the wallet's
 /// facts have to be fetched again.
 #[must_use]
-pub(crate) const fn facts_are_stale(code: Code) -> bool {
+pub const fn facts_are_stale(code: Code) -> bool {
     matches!(
         code,
         Code::StaleEpoch
@@ -130,7 +130,7 @@ pub(crate) const fn facts_are_stale(code: Code) -> bool {
 /// A pair gets up to [`QueueSettings::max_attempts_per_pair`] counted attempts in a row. Then the
 /// next pair has its turn, in a circle. It has its turn at once after an attempt that says nothing
 /// about the job, and after one in which one party accuses the other for the first time.
-pub(crate) fn decide(
+pub fn decide(
     pairs: &[Pair],
     past: &[PastAttempt],
     usable: impl Fn(Pair) -> Result<(), Refusal>,
@@ -272,13 +272,13 @@ fn preferred_backends(pairs: &[Pair]) -> impl Iterator<Item = Pair> {
 /// Whether a job with these pairs waits for its owner only because no preferred pair can sign. A
 /// requester that names a device's pair first wants to wait for the device.
 #[must_use]
-pub(crate) fn prefers_backends(pairs: &[Pair]) -> bool {
+pub fn prefers_backends(pairs: &[Pair]) -> bool {
     preferred_backends(pairs).next().is_some()
 }
 
 /// The pair that can sign without the owner, for a job that waits for its owner. The last attempt
 /// is reserved for the owner, so that a backend that keeps failing cannot use it up.
-pub(crate) fn without_owner(
+pub fn without_owner(
     pairs: &[Pair],
     past: &[PastAttempt],
     usable: impl Fn(Pair) -> Result<(), Refusal>,

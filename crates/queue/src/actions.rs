@@ -1,0 +1,377 @@
+//! What the core hears and what it wants done.
+//!
+//! Each [`Action`] has a number. The driver performs it as one call and answers it by exactly one
+//! [`Event::Answered`]. An action without an answer in time has [`Outcome::Unknown`].
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use duet_protocol::ids::{PartyId, SessionId, ShareIndex, WalletId};
+use duet_wire::{
+    InstanceId, JobEnded, JobRecord, Pair, Refusal, Seat, SignedResult, SigningRequest,
+    progress::Step,
+    session_state::{SessionEvent, SessionRecord},
+};
+
+use crate::{
+    failure::Failure,
+    store::{JobKey, StoreFailure, Version, Written},
+    terms::PairTerms,
+    verified::SealedResult,
+};
+
+/// The time of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The wall clock, in milliseconds since 1970. Records and manifests have its times.
+    pub wall_ms: u64,
+    /// How long the process has run, by a clock that is never set. Deadlines go by it.
+    pub steady: Duration,
+}
+
+/// Who made a [`Request`]: a number that the driver uses once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Caller(pub u64);
+
+/// The number of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ActionId(pub u64);
+
+/// What the core hears.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A part of the process asks for something.
+    Asked(Caller, Request),
+    /// An action has its outcome.
+    Answered(ActionId, Outcome),
+    /// The job that this caller has in hand changed.
+    Changed(Caller, Version),
+    /// The connection to the broker was lost, or is back.
+    Connected(bool),
+    /// Time has passed. The core asks for this by [`crate::Core::next_due`].
+    Passed,
+}
+
+/// What a part of the process asks for. Each is replied to once.
+#[derive(Debug, Clone)]
+pub enum Request {
+    /// Take a job as far as it goes now. Replied to with [`Reply::Looked`].
+    Work {
+        /// The job.
+        job: JobKey,
+        /// How often its announcement was delivered; 1 if the job was taken from the fair queue.
+        deliveries: i64,
+    },
+    /// Begin the session in which the owner's device signs, and invite its responder. Replied to
+    /// with [`Reply::Begun`].
+    BeginForOwner(Version),
+    /// End a session without a signature. Nothing happens if the job is not in it. Replied to with
+    /// [`Reply::Done`].
+    EndAttempt {
+        /// The job.
+        job: JobKey,
+        /// Its session.
+        session: SessionId,
+        /// Why the session ended.
+        failure: Failure,
+    },
+    /// Store a job's result. Replied to with [`Reply::Signed`] once it is stored.
+    Sign(Version, SealedResult),
+    /// End an expired job that does not run. Replied to with [`Reply::Done`].
+    Expire(JobKey),
+    /// End the session of a job that no process seems to work on. Replied to with [`Reply::Done`].
+    EndStale(JobKey),
+    /// Publish a job's end, which may have been published. Replied to with [`Reply::Done`].
+    PublishAgain(JobKey),
+    /// Note the end of a job as stored, and publish it. Nothing happens if the job is open. Replied
+    /// to with [`Reply::Done`].
+    Conclude(Version),
+}
+
+/// The reply to a [`Request`].
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// How far a job was taken.
+    Looked(Looked),
+    /// The manifest for the owner's device, or why there is none.
+    Begun(Result<Vec<u8>, NotBegun>),
+    /// The job as stored with its result, or why it is not.
+    Signed(Result<Version, NotSigned>),
+    /// Whether the store has the job.
+    Done(Result<bool, StoreFailure>),
+    /// The core failed at it.
+    Broke,
+}
+
+/// How far a job was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Looked {
+    /// The job needs no announcement any more: it is settled, or waits for its owner.
+    Worked,
+    /// The job has to be looked at again after this pause.
+    Later(Duration),
+    /// There was nothing to do for the job here. The announcement may serve another job.
+    Nothing,
+    /// This version cannot read the job's entry, for this reason. Nothing was done.
+    Unreadable(String),
+}
+
+/// Why the owner's device gets no session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotBegun {
+    /// For this reason.
+    Refused(Refusal),
+    /// Another process has changed the job meanwhile.
+    Moved,
+    /// The orchestrator failed, for this reason.
+    Internal(String),
+    /// The store failed.
+    Store(StoreFailure),
+}
+
+/// Why a result is not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotSigned {
+    /// The job is no longer in that session.
+    Over,
+    /// The store failed.
+    Store(StoreFailure),
+}
+
+/// Something that the driver does.
+#[derive(Debug, Clone)]
+pub struct Action {
+    /// Its number.
+    pub id: ActionId,
+    /// The caller for which it is done.
+    pub caller: Caller,
+    /// What to do.
+    pub what: What,
+}
+
+/// What to do, and in which variant of [`Outcome`] its outcome comes.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// Read a job's entry: [`Outcome::Read`].
+    Read {
+        /// The job.
+        job: JobKey,
+        /// Whether what the process knows of the job will do, which may be behind.
+        may_be_behind: bool,
+    },
+    /// Write a job's entry if it still is at a revision: [`Outcome::Written`].
+    Write {
+        /// The job.
+        job: JobKey,
+        /// The revision.
+        revision: u64,
+        /// The new record.
+        record: Arc<JobRecord>,
+    },
+    /// Remember that the job's entry is as given: [`Outcome::Done`].
+    Learn(Version),
+    /// Store a new session: [`Outcome::Written`].
+    CreateSession(Box<SessionRecord>),
+    /// Read who initiates a session of a job: [`Outcome::Session`].
+    FindSession {
+        /// The job.
+        job: JobKey,
+        /// The session.
+        session: SessionId,
+    },
+    /// Note how a session ended: [`Outcome::Done`].
+    EndSession(SessionId, SessionEvent),
+    /// Remove a session that its job does not list: [`Outcome::Done`].
+    RemoveSession(SessionId),
+    /// Find out whether the broker is safe to begin a session on: [`Outcome::Broker`].
+    AskBroker,
+    /// Find out which pairs of a wallet's parties can sign: [`Outcome::Terms`].
+    AskParties {
+        /// The wallet.
+        wallet: WalletId,
+        /// Whether to ask anew, whatever they said.
+        anew: bool,
+    },
+    /// Ask a wallet's parties when they are needed next: [`Outcome::Done`].
+    ForgetParties {
+        /// The wallet.
+        wallet: WalletId,
+        /// Whether an answer of this moment is kept.
+        but_newest: bool,
+    },
+    /// What follows for this caller belongs to a session: [`Outcome::Done`].
+    Enter {
+        /// The session.
+        session: SessionId,
+        /// The job's trace, as a `traceparent`.
+        trace: Option<String>,
+    },
+    /// Invite a party to a session: [`Outcome::Invited`]. The driver waits for the answer as long
+    /// as the session may last, since a worker that accepts late has to be released.
+    Invite {
+        /// The seat.
+        seat: Seat,
+        /// The session.
+        session: SessionId,
+        /// Its manifest.
+        manifest: Vec<u8>,
+        /// How long the session may still last.
+        lasts: Duration,
+    },
+    /// Take a seat back from the worker that accepted: [`Outcome::Done`].
+    Release(SessionId, Seated),
+    /// Show how far a session has come: [`Outcome::Done`].
+    Show(SessionId, Step),
+    /// Store a document about a job's end: [`Outcome::Published`].
+    Publish {
+        /// The document.
+        document: Document,
+        /// The message's id. The broker drops a repetition within some time.
+        message_id: String,
+    },
+    /// Search for a job's end among those published: [`Outcome::Found`].
+    FindEnd(Arc<JobRecord>),
+    /// Announce a job to the queue: [`Outcome::Published`].
+    Announce {
+        /// The job.
+        job: JobKey,
+        /// Distinguishes this announcement from earlier ones.
+        wake_up: String,
+    },
+    /// Record and count an event: [`Outcome::Done`].
+    Note(Note),
+    /// Give the caller its reply: [`Outcome::Done`].
+    Reply(Reply),
+    /// Nothing more follows for this caller: [`Outcome::Done`].
+    End,
+}
+
+/// A document about a job's end.
+#[derive(Debug, Clone)]
+pub enum Document {
+    /// A job that failed, with its history.
+    DeadLetter(Arc<JobRecord>),
+    /// The result of a signed job.
+    Result(Arc<JobRecord>, SignedResult),
+    /// The end of a job without a signature.
+    Ended(Arc<JobRecord>, JobEnded),
+}
+
+/// A worker that accepted its invitation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seated {
+    /// The party.
+    pub party: PartyId,
+    /// The worker.
+    pub instance: InstanceId,
+}
+
+/// An event to record and to count.
+#[derive(Debug, Clone)]
+pub enum Note {
+    /// An attempt began.
+    Started {
+        /// The job.
+        record: Arc<JobRecord>,
+        /// Its request.
+        request: Arc<SigningRequest>,
+        /// The attempt's session.
+        session: SessionId,
+        /// The attempt's pair.
+        pair: Pair,
+    },
+    /// An attempt ended without a signature.
+    Failed {
+        /// The job.
+        record: Arc<JobRecord>,
+        /// Its request.
+        request: Arc<SigningRequest>,
+        /// The attempt's session.
+        session: SessionId,
+        /// Why.
+        failure: Failure,
+    },
+    /// A verified signature was stored.
+    Signed {
+        /// The job.
+        record: Arc<JobRecord>,
+        /// Its request.
+        request: Arc<SigningRequest>,
+        /// The session that made it.
+        session: SessionId,
+        /// The digest.
+        digest: [u8; 32],
+    },
+    /// A job ended without a signature.
+    Ended(Arc<JobRecord>),
+    /// A job waits for another reason than before.
+    Waits(Refusal),
+    /// A job's end was published, or was not.
+    EndPublished(bool),
+    /// A party's clock is ahead by this many milliseconds.
+    ClockSkew(ShareIndex, i64),
+    /// Something went wrong that only a person needs to know.
+    Trouble(String),
+}
+
+/// The outcome of an action.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// Nothing follows from how it went.
+    Done,
+    /// The entry; `None` if there is none.
+    Read(Result<Option<Version>, StoreFailure>),
+    /// See [`Written`].
+    Written(Written),
+    /// The session; `None` if there is none.
+    Session(Result<Option<FoundSession>, StoreFailure>),
+    /// Whether sessions may begin.
+    Broker(Result<(), Refusal>),
+    /// Which pairs can sign.
+    Terms(PairTerms),
+    /// A party's answer to its invitation.
+    Invited(Invited),
+    /// Whether the broker has stored it.
+    Published(bool),
+    /// Whether it was found; `None` if that is not known.
+    Found(Option<bool>),
+    /// It is not known whether the action happened.
+    Unknown,
+}
+
+/// A session that is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundSession {
+    /// Who initiates.
+    pub initiator: PartyId,
+    /// When this process first saw the job as it is, by its wall clock.
+    pub seen_at_ms: Option<u64>,
+}
+
+/// A party's answer to its invitation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invited {
+    /// A worker accepted, under this name.
+    Accepted(String),
+    /// A worker refused.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// For a refusal because of a time: the party's time and, of the same moment, this
+        /// process's, in milliseconds since 1970.
+        times: Option<(u64, u64)>,
+    },
+    /// The broker knows of no worker that is free.
+    NoWorker,
+    /// No worker answered.
+    Silence,
+    /// A worker's answer does not parse.
+    Malformed {
+        /// The SHA-256 of the answer.
+        sha256: [u8; 32],
+        /// What is wrong.
+        reason: String,
+    },
+    /// The invitation was not sent.
+    NotSent(Refusal),
+}

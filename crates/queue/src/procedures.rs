@@ -1,0 +1,226 @@
+//! The core of the queue: takes events, and says what to do.
+
+mod change;
+mod hand;
+mod owner;
+mod session;
+mod settle;
+mod work;
+
+use core::{
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+};
+
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
+
+use self::hand::{Hand, Late, State, lock};
+use crate::{
+    actions::{Action, ActionId, Caller, Event, Invited, Now, Outcome, Reply, Request, What},
+    settings::QueueSettings,
+    store::JobKey,
+};
+
+pub use self::settle::already_signed;
+
+/// How many invitations whose time is over are remembered, to release a worker that accepts late.
+/// Each is forgotten with its session. Without room, the worker keeps its seat until its deadline.
+const MAX_LATE_INVITATIONS: usize = 256;
+
+/// What a [`Core`] goes by.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How jobs are processed and tried again.
+    pub queue: QueueSettings,
+    /// For how long the broker drops a message that repeats another one's id.
+    pub duplicate_window: Duration,
+}
+
+type Run = Pin<Box<dyn Future<Output = Option<Reply>> + Send>>;
+
+/// What is under way for one caller.
+struct Procedure {
+    run: Run,
+    /// The job that is given up if the procedure panics.
+    in_hand: Option<JobKey>,
+}
+
+/// The life of jobs from their turn on: their attempts, the invitations, and their ends.
+///
+/// It is a function of its configuration, its seed and the events so far. It knows no broker, clock
+/// or task. What it wants done it returns as [`Action`]s.
+pub struct Core {
+    state: Arc<Mutex<State>>,
+    queue: Arc<QueueSettings>,
+    duplicate_window: Duration,
+    procedures: BTreeMap<Caller, Procedure>,
+    late: BTreeMap<ActionId, Late>,
+}
+
+impl core::fmt::Debug for Core {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Core").field("procedures", &self.procedures.len()).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// A core that draws session ids and pauses from `seed`, which has to be secret and used once
+    /// where session ids must not be guessed.
+    #[must_use]
+    pub fn new(config: Config, seed: [u8; 32]) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(State::new(ChaCha20Rng::from_seed(seed)))),
+            queue: Arc::new(config.queue),
+            duplicate_window: config.duplicate_window,
+            procedures: BTreeMap::new(),
+            late: BTreeMap::new(),
+        }
+    }
+
+    /// Takes an event. Returns what to do, in this order.
+    pub fn handle(&mut self, event: Event, now: Now) -> Vec<Action> {
+        lock(&self.state).now = now;
+        match event {
+            Event::Asked(caller, request) => self.begin(caller, request),
+            Event::Answered(action, outcome) => self.answer(action, outcome),
+            // The caller may have had its reply.
+            Event::Changed(caller, version) if self.procedures.contains_key(&caller) => {
+                lock(&self.state).see(caller, version);
+                self.go_on(caller);
+            }
+            Event::Changed(..) => {}
+            Event::Connected(is_connected) => lock(&self.state).is_connected = is_connected,
+            Event::Passed => self.pass(),
+        }
+        core::mem::take(&mut lock(&self.state).actions)
+    }
+
+    /// When the core wants to hear [`Event::Passed`], by the clock that is never set; `None` if
+    /// nothing depends on the time.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Duration> {
+        let state = lock(&self.state);
+        let answers = state.open.values().filter(|open| open.outcome.is_none()).map(|open| open.due);
+        let late = self.late.values().map(|late| late.until);
+        answers.chain(state.waits.values().copied()).chain(late).min()
+    }
+
+    fn begin(&mut self, caller: Caller, request: Request) {
+        let hand = Hand::new(Arc::clone(&self.state), caller, Arc::clone(&self.queue), self.duplicate_window);
+        let mut in_hand = None;
+        let run: Run = match request {
+            Request::Work { job, deliveries } => {
+                in_hand = Some(job.clone());
+                Box::pin(async move { Some(Reply::Looked(work::work(&hand, &job, deliveries).await)) })
+            }
+            Request::BeginForOwner(version) => {
+                Box::pin(async move { Some(Reply::Begun(owner::begin(&hand, version).await)) })
+            }
+            Request::EndAttempt { job, session, failure } => Box::pin(async move {
+                let ended = settle::end_attempt(&hand, &job, session, failure).await;
+                Some(Reply::Done(ended.map(|()| true)))
+            }),
+            Request::Sign(version, sealed) => {
+                Box::pin(async move { settle::sign(&hand, version, sealed).await })
+            }
+            Request::Expire(job) => {
+                Box::pin(async move { Some(Reply::Done(settle::expire(&hand, &job).await)) })
+            }
+            Request::EndStale(job) => {
+                Box::pin(async move { Some(Reply::Done(settle::end_stale(&hand, &job).await)) })
+            }
+            Request::PublishAgain(job) => {
+                Box::pin(async move { Some(Reply::Done(settle::publish_again(&hand, &job).await)) })
+            }
+            Request::Conclude(version) => Box::pin(async move {
+                settle::conclude(&hand, &version).await;
+                Some(Reply::Done(Ok(true)))
+            }),
+        };
+        self.procedures.insert(caller, Procedure { run, in_hand });
+        self.go_on(caller);
+    }
+
+    fn answer(&mut self, action: ActionId, outcome: Outcome) {
+        if let Some(late) = self.late.remove(&action) {
+            return self.release_late(&late, &outcome);
+        }
+        let caller = match lock(&self.state).open.get_mut(&action) {
+            Some(open) if open.outcome.is_none() => {
+                open.outcome = Some(outcome);
+                open.caller
+            }
+            _ => return,
+        };
+        self.go_on(caller);
+    }
+
+    fn release_late(&self, late: &Late, outcome: &Outcome) {
+        if let Outcome::Invited(Invited::Accepted(instance)) = outcome
+            && let Some(seated) = session::seated(&late.party, instance)
+        {
+            lock(&self.state).act(late.caller, What::Release(late.session, seated));
+        }
+    }
+
+    /// Ends what is due.
+    fn pass(&mut self) {
+        let mut callers = Vec::new();
+        let mut state = lock(&self.state);
+        let now = state.now.steady;
+        self.late.retain(|_, late| late.until > now);
+        for (id, open) in &mut state.open {
+            if open.outcome.is_some() || open.due > now {
+                continue;
+            }
+            open.outcome = Some(Outcome::Unknown);
+            callers.push(open.caller);
+            if let Some(late) = open.invitation.take()
+                && self.late.len() < MAX_LATE_INVITATIONS
+            {
+                self.late.insert(*id, late);
+            }
+        }
+        callers.extend(state.waits.iter().filter(|(_, until)| **until <= now).map(|(caller, _)| *caller));
+        drop(state);
+        for caller in callers {
+            self.go_on(caller);
+        }
+    }
+
+    /// Takes a procedure as far as it goes.
+    fn go_on(&mut self, caller: Caller) {
+        let Some(procedure) = self.procedures.get_mut(&caller) else { return };
+        let run = &mut procedure.run;
+        let mut context = Context::from_waker(Waker::noop());
+        let reply = match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(&mut context))) {
+            Ok(Poll::Pending) => return,
+            Ok(Poll::Ready(reply)) => reply,
+            Err(_) => match procedure.in_hand.take() {
+                Some(job) => return self.end_or_give_up(caller, job),
+                None => Some(Reply::Broke),
+            },
+        };
+        self.procedures.remove(&caller);
+        let mut state = lock(&self.state);
+        if let Some(reply) = reply {
+            state.act(caller, What::Reply(reply));
+        }
+        state.act(caller, What::End);
+        state.forget(caller);
+    }
+
+    /// Goes on after a procedure for `job` has panicked.
+    fn end_or_give_up(&mut self, caller: Caller, job: JobKey) {
+        let hand = Hand::new(Arc::clone(&self.state), caller, Arc::clone(&self.queue), self.duplicate_window);
+        let run: Run = Box::pin(async move { Some(Reply::Looked(work::end_or_give_up(&hand, &job).await)) });
+        self.procedures.insert(caller, Procedure { run, in_hand: None });
+        self.go_on(caller);
+    }
+}

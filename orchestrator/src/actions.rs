@@ -1,0 +1,261 @@
+//! Performs the actions of the core of the queue: one call for each, and one outcome for each
+//! result of that call.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use duet_bus::{
+    Address, PublishError, RequestError, Speaker,
+    ends::StoredEnd,
+    kv::{Key, WriteError},
+};
+use duet_protocol::{
+    codec,
+    ids::{SessionId, WalletId},
+};
+use duet_queue::{
+    actions::{Document, FoundSession, Invited, Note, Outcome, Seated, What},
+    store::{JobKey, StoreFailure, Version, Written},
+    terms::PairTerms,
+};
+use duet_wire::{
+    Code, Invitation, InvitationReply, JobRecord, Pair, Refusal, Release, Seat,
+    progress::{Progress, Step},
+};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Duration;
+
+use crate::{clock::now_ms, feed, jobs::StoreError, orchestrator::Orchestrator};
+
+/// How long the broker may take to store a result or a dead letter.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The key of a job's entry.
+pub(crate) fn entry_key(job: &JobKey) -> Key {
+    Key::from((&job.tenant, job.job))
+}
+
+impl Orchestrator {
+    /// Performs `what`.
+    pub(crate) async fn perform(&self, what: What) -> Outcome {
+        match what {
+            What::Read { job, may_be_behind } => Outcome::Read(self.read_job(&job, may_be_behind).await),
+            What::Write { job, revision, record } => {
+                let written = self.jobs.write(&entry_key(&job), (*record).clone(), revision.into()).await;
+                Outcome::Written(match written {
+                    Ok(snapshot) => Written::Stored(snapshot.revision.into()),
+                    Err(WriteError::Conflict { .. }) => Written::Conflict,
+                    Err(error) => Written::Failed(StoreError::from(error).into()),
+                })
+            }
+            What::Learn(Version { record, revision }) => {
+                let key = Key::from((&record.tenant, record.id));
+                self.board.apply(&key, Arc::unwrap_or_clone(record), revision.into());
+                Outcome::Done
+            }
+            What::CreateSession(record) => Outcome::Written(match self.sessions.create(&record).await {
+                Ok(()) => Written::Stored(0),
+                Err(error) => Written::Failed(error.into()),
+            }),
+            What::FindSession { job, session } => {
+                let found = self.sessions.get(session).await.map_err(StoreFailure::from);
+                let seen_at_ms = self.board.seen_at_ms(&entry_key(&job));
+                Outcome::Session(found.map(|found| {
+                    found.map(|record| FoundSession { initiator: record.initiator.party, seen_at_ms })
+                }))
+            }
+            What::EndSession(session, event) => {
+                self.sessions.end(session, event).await;
+                Outcome::Done
+            }
+            What::RemoveSession(session) => {
+                if let Err(error) = self.sessions.remove(session).await {
+                    tracing::warn!(%session, %error, "the record of an old session was not removed");
+                }
+                Outcome::Done
+            }
+            What::AskBroker => Outcome::Broker(self.broker.require().await.inspect_err(|refusal| {
+                tracing::debug!(code = %refusal.code, message = refusal.message, "no job is started");
+            })),
+            What::AskParties { wallet, anew } => Outcome::Terms(self.terms_of(wallet, anew).await),
+            What::ForgetParties { wallet, but_newest: true } => {
+                self.directory.forget_older(wallet);
+                Outcome::Done
+            }
+            What::ForgetParties { wallet, but_newest: false } => {
+                self.directory.forget(wallet);
+                Outcome::Done
+            }
+            What::Invite { seat, session, manifest, lasts } => {
+                Outcome::Invited(self.invite(&seat, session, manifest, lasts).await)
+            }
+            What::Release(session, seated) => {
+                self.release(session, seated).await;
+                Outcome::Done
+            }
+            What::Show(session, step) => {
+                self.announce_step(session, step).await;
+                Outcome::Done
+            }
+            What::Publish { document, message_id } => {
+                Outcome::Published(self.publish_end(&document, &message_id).await)
+            }
+            What::FindEnd(record) => Outcome::Found(self.find_end(&record).await),
+            What::Announce { job, wake_up } => {
+                Outcome::Published(self.announce(&job.tenant, job.job, &wake_up).await.is_ok())
+            }
+            What::Note(note) => {
+                self.note(note);
+                Outcome::Done
+            }
+            // They concern the caller and not this process.
+            What::Enter { .. } | What::Reply(_) | What::End => Outcome::Done,
+        }
+    }
+
+    async fn read_job(&self, job: &JobKey, may_be_behind: bool) -> Result<Option<Version>, StoreFailure> {
+        let key = entry_key(job);
+        let entry = if may_be_behind { self.jobs.recent(&key).await? } else { self.jobs.get(&key).await? };
+        Ok(entry.map(|entry| Version { record: Arc::new(entry.value), revision: entry.revision.into() }))
+    }
+
+    async fn terms_of(&self, wallet: WalletId, anew: bool) -> PairTerms {
+        let facts =
+            if anew { self.directory.wallet_anew(wallet).await } else { self.directory.wallet(wallet).await };
+        Pair::ALL.into_iter().map(|pair| (pair, facts.terms(pair))).collect()
+    }
+
+    /// Invites `seat`. The party answers once its worker listens.
+    ///
+    /// The broker says at once that no worker listens. In a cluster it may not know a worker yet,
+    /// so the invitation is sent again for a moment: none of the copies before reached a worker.
+    async fn invite(&self, seat: &Seat, session: SessionId, manifest: Vec<u8>, lasts: Duration) -> Invited {
+        let party = &seat.party;
+        let asked_at_ms = now_ms();
+        let invitation = match codec::encode(&Invitation { manifest }) {
+            Ok(invitation) => Bytes::from(invitation),
+            Err(error) => return Invited::NotSent(Refusal::new(Code::Internal, error.to_string())),
+        };
+        let address = Address::Invite(party.clone());
+        let patience = self.queue.worker_search.min(self.queue.invitation_timeout);
+        let reply = match self.bus.request_resending_for(patience, &address, invitation, lasts).await {
+            Ok(reply) => reply,
+            Err(RequestError::NoResponders { .. }) => return Invited::NoWorker,
+            Err(RequestError::TimedOut { .. }) => return Invited::Silence,
+            Err(
+                error @ (RequestError::PermissionDenied { .. }
+                | RequestError::TooLarge { .. }
+                | RequestError::Unreachable),
+            ) => return Invited::NotSent(error.to_refusal(party.as_str())),
+        };
+        match InvitationReply::read(&reply) {
+            Ok((InvitationReply::Accepted { instance }, _)) => {
+                tracing::debug!(%session, %party, ?instance, "invitation accepted");
+                Invited::Accepted(instance)
+            }
+            Ok((InvitationReply::Refused(refusal), time)) => {
+                tracing::info!(%session, %party, code = %refusal.code, "invitation refused");
+                // Halfway between request and answer.
+                let times = time.map(|theirs_ms| (theirs_ms, asked_at_ms.midpoint(now_ms())));
+                Invited::Refused { refusal, times }
+            }
+            Err(error) => {
+                Invited::Malformed { sha256: Sha256::digest(&reply).into(), reason: error.to_string() }
+            }
+        }
+    }
+
+    async fn release(&self, session: SessionId, seated: Seated) {
+        let Seated { party, instance } = seated;
+        match codec::encode(&Release { session }) {
+            Ok(message) => {
+                let address = Address::Release { party, instance };
+                if let Err(error) = self.bus.publish(&address, message).await {
+                    tracing::debug!(%session, %error, "a seat was not released");
+                }
+            }
+            Err(error) => tracing::error!(%error, "a release does not encode"),
+        }
+    }
+
+    async fn publish_end(&self, document: &Document, message_id: &str) -> bool {
+        let (record, published) = match document {
+            Document::DeadLetter(record) => {
+                (record, self.publish(Address::Dead(record.tenant.clone()), &**record, message_id).await)
+            }
+            Document::Result(record, result) => {
+                (record, self.publish(Address::Result(record.tenant.clone()), result, message_id).await)
+            }
+            Document::Ended(record, ended) => {
+                (record, self.publish(Address::Ended(record.tenant.clone()), ended, message_id).await)
+            }
+        };
+        if let Err(error) = &published {
+            tracing::warn!(job = %record.id, %error, "a job's end was not published; trying again later");
+        }
+        published.is_ok()
+    }
+
+    async fn publish(
+        &self,
+        address: Address,
+        document: &(impl Serialize + Sync),
+        message_id: &str,
+    ) -> Result<(), PublishFailure> {
+        let document = serde_json::to_vec(document)?;
+        self.bus.publish_stored(&address, document, Some(message_id), PUBLISH_DEADLINE).await?;
+        Ok(())
+    }
+
+    /// Whether the job's end is among those published; `None` if that is not known.
+    async fn find_end(&self, record: &JobRecord) -> Option<bool> {
+        let is_it = |end: &StoredEnd| feed::is_end_of(end, record);
+        match self.bus.has_end(&record.tenant, record.updated_at_ms, is_it).await {
+            Ok(found) => Some(found),
+            Err(error) => {
+                tracing::warn!(job = %record.id, %error, "it is not known whether a job's end was published");
+                None
+            }
+        }
+    }
+
+    fn note(&self, note: Note) {
+        match note {
+            Note::Started { record, request, session, pair } => {
+                self.note_started(&record, &request, session, pair);
+            }
+            Note::Failed { record, request, session, failure } => {
+                self.note_failed(&record, &request, session, &failure);
+            }
+            Note::Signed { record, request, session, digest } => {
+                self.note_signed(&record, &request, session, digest);
+            }
+            Note::Ended(record) => self.note_end(&record),
+            Note::Waits(refusal) => {
+                tracing::info!(code = %refusal.code, message = refusal.message, "the job waits");
+            }
+            Note::EndPublished(succeeded) => self.metrics.end_published(succeeded),
+            Note::ClockSkew(index, ahead_ms) => self.metrics.clock_skew(index, ahead_ms),
+            Note::Trouble(trouble) => tracing::warn!("{trouble}"),
+        }
+    }
+
+    /// Publishes how far a session has come, for its observers. The message may be lost.
+    async fn announce_step(&self, session: SessionId, step: Step) {
+        let address = Address::Event { session, from: Speaker::Orchestrator };
+        let progress = Progress { session, step, at_ms: now_ms() };
+        if let Err(error) = self.bus.publish(&address, Bytes::from(progress.to_json())).await {
+            tracing::debug!(%session, %error, "progress was not published");
+        }
+    }
+}
+
+/// Why a job's end was not published.
+#[derive(Debug, thiserror::Error)]
+enum PublishFailure {
+    #[error(transparent)]
+    Broker(#[from] PublishError),
+    #[error("it does not serialise: {0}")]
+    Document(#[from] serde_json::Error),
+}

@@ -1,0 +1,273 @@
+//! Drives the core of the queue ([`duet_queue::Core`]): performs its actions, and tells it their
+//! outcomes, the changes of jobs in hand, and the time. It knows no job's state.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use duet_bus::{kv::Key, trace};
+use duet_protocol::ids::SessionId;
+use duet_queue::{
+    Config, Core,
+    actions::{
+        Action, ActionId, Caller, Event, Looked, NotBegun, NotSigned, Now, Outcome, Reply, Request, What,
+    },
+    failure::Failure,
+    store::{JobKey, Version},
+    verified::SealedResult,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tracing::{Instrument as _, Span};
+
+use crate::{
+    board::{Board, Snapshot},
+    clock::now_ms,
+    jobs::StoreError,
+    orchestrator::Orchestrator,
+};
+
+/// How many requests and changes wait for the core at most. It takes each in microseconds; then the
+/// callers wait.
+const MAX_WAITING: usize = 1024;
+
+/// What the driver hears from other parts of the process.
+enum Message {
+    Asked { caller: Caller, request: Box<Request>, reply: oneshot::Sender<Reply>, span: Span },
+    Changed(Caller, Version),
+}
+
+/// Requests to the core, for all parts of the process.
+pub(crate) struct Attempts {
+    messages: mpsc::Sender<Message>,
+    callers: AtomicU64,
+}
+
+/// The other end of [`Attempts`], for [`run`].
+pub(crate) struct Asked(mpsc::Receiver<Message>);
+
+/// The version of a job that `snapshot` shows.
+fn version_of(snapshot: &Snapshot) -> Version {
+    Version { record: Arc::new(snapshot.value.clone()), revision: snapshot.revision.into() }
+}
+
+/// The outcome after a failure of the core itself.
+fn broke() -> StoreError {
+    StoreError::Unavailable("the orchestrator failed at the job".to_owned())
+}
+
+impl Attempts {
+    pub(crate) fn new() -> (Self, Asked) {
+        let (messages, asked) = mpsc::channel(MAX_WAITING);
+        (Self { messages, callers: AtomicU64::default() }, Asked(asked))
+    }
+
+    async fn begin(&self, request: Request) -> (Caller, oneshot::Receiver<Reply>) {
+        let caller = Caller(self.callers.fetch_add(1, Ordering::Relaxed));
+        let (reply, replied) = oneshot::channel();
+        let asked = Message::Asked { caller, request: Box::new(request), reply, span: Span::current() };
+        // Without a driver the process ends, and the caller finds its reply dropped.
+        drop(self.messages.send(asked).await);
+        (caller, replied)
+    }
+
+    async fn ask(&self, request: Request) -> Reply {
+        let (_, replied) = self.begin(request).await;
+        replied.await.unwrap_or(Reply::Broke)
+    }
+
+    async fn ask_done(&self, request: Request) -> Result<bool, StoreError> {
+        match self.ask(request).await {
+            Reply::Done(done) => done.map_err(StoreError::from),
+            Reply::Looked(_) | Reply::Begun(_) | Reply::Signed(_) | Reply::Broke => Err(broke()),
+        }
+    }
+
+    /// Takes the job in hand as far as it goes now. Its announcement was delivered `deliveries`
+    /// times. `None` after a failure of the core itself.
+    pub(crate) async fn work(&self, board: &Arc<Board>, key: &Key, deliveries: i64) -> Option<Looked> {
+        let (tenant, job) = key.tenant_and_job()?;
+        // Observes before the first read, so that no change is missed.
+        let mut observer = board.observe(key);
+        let (caller, mut replied) =
+            self.begin(Request::Work { job: JobKey { tenant, job }, deliveries }).await;
+        loop {
+            tokio::select! {
+                reply = &mut replied => return match reply.unwrap_or(Reply::Broke) {
+                    Reply::Looked(looked) => Some(looked),
+                    Reply::Begun(_) | Reply::Signed(_) | Reply::Done(_) | Reply::Broke => None,
+                },
+                Some(snapshot) = observer.changed() => {
+                    drop(self.messages.send(Message::Changed(caller, version_of(&snapshot))).await);
+                }
+            }
+        }
+    }
+
+    /// Begins the session in which the owner's device signs. Returns the manifest.
+    pub(crate) async fn begin_for_owner(&self, version: Version) -> Result<Vec<u8>, NotBegun> {
+        match self.ask(Request::BeginForOwner(version)).await {
+            Reply::Begun(begun) => begun,
+            Reply::Looked(_) | Reply::Signed(_) | Reply::Done(_) | Reply::Broke => {
+                Err(NotBegun::Internal(broke().to_string()))
+            }
+        }
+    }
+
+    /// Ends a session without a signature, unless the job has left it.
+    pub(crate) async fn end_attempt(
+        &self,
+        job: JobKey,
+        session: SessionId,
+        failure: Failure,
+    ) -> Result<(), StoreError> {
+        self.ask_done(Request::EndAttempt { job, session, failure }).await.map(drop)
+    }
+
+    /// Stores a job's result. What follows from that needs no caller.
+    pub(crate) async fn sign(&self, version: Version, result: SealedResult) -> Result<(), NotSigned> {
+        match self.ask(Request::Sign(version, result)).await {
+            Reply::Signed(signed) => signed.map(drop),
+            Reply::Looked(_) | Reply::Begun(_) | Reply::Done(_) | Reply::Broke => {
+                Err(NotSigned::Store(broke().into()))
+            }
+        }
+    }
+
+    /// Ends an expired job that does not run. Returns whether the bucket has the job.
+    pub(crate) async fn expire(&self, job: JobKey) -> Result<bool, StoreError> {
+        self.ask_done(Request::Expire(job)).await
+    }
+
+    /// Ends the session of a job that no process seems to work on. Returns whether the bucket has
+    /// the job.
+    pub(crate) async fn end_stale(&self, job: JobKey) -> Result<bool, StoreError> {
+        self.ask_done(Request::EndStale(job)).await
+    }
+
+    /// Publishes a job's end, which may have been published. Returns whether the bucket has the
+    /// job.
+    pub(crate) async fn publish_again(&self, job: JobKey) -> Result<bool, StoreError> {
+        self.ask_done(Request::PublishAgain(job)).await
+    }
+
+    /// Records the end of a job that the store has as ended, and publishes it.
+    pub(crate) async fn conclude(&self, snapshot: &Snapshot) {
+        if let Err(error) = self.ask_done(Request::Conclude(version_of(snapshot))).await {
+            tracing::warn!(job = %snapshot.value.id, %error, "a job's end was not published; trying again later");
+        }
+    }
+}
+
+/// A caller whose procedure is under way.
+struct Asking {
+    reply: Option<oneshot::Sender<Reply>>,
+    span: Span,
+}
+
+struct Driver {
+    core: Core,
+    orchestrator: Arc<Orchestrator>,
+    callers: HashMap<Caller, Asking>,
+    tasks: JoinSet<(ActionId, Outcome)>,
+    began: Instant,
+    is_connected: bool,
+}
+
+/// Drives the core until it is dropped. `seed` is secret and used once.
+pub(crate) async fn run(orchestrator: Arc<Orchestrator>, asked: Asked, seed: [u8; 32]) {
+    let config =
+        Config { queue: orchestrator.queue.clone(), duplicate_window: orchestrator.storage.duplicate_window };
+    let Asked(mut messages) = asked;
+    let mut driver = Driver {
+        core: Core::new(config, seed),
+        orchestrator,
+        callers: HashMap::new(),
+        tasks: JoinSet::new(),
+        began: Instant::now(),
+        is_connected: true,
+    };
+    loop {
+        let due = driver.core.next_due().map(|due| driver.began + due);
+        let passed = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => core::future::pending().await,
+            }
+        };
+        let event = tokio::select! {
+            Some(done) = driver.tasks.join_next() => match done {
+                Ok((action, outcome)) => Event::Answered(action, outcome),
+                Err(error) => {
+                    tracing::error!(%error, "the orchestrator failed at a step of a job");
+                    continue;
+                }
+            },
+            message = messages.recv() => match message {
+                Some(Message::Asked { caller, request, reply, span }) => {
+                    driver.callers.insert(caller, Asking { reply: Some(reply), span });
+                    Event::Asked(caller, *request)
+                }
+                Some(Message::Changed(caller, version)) => Event::Changed(caller, version),
+                None => return,
+            },
+            () = passed => Event::Passed,
+        };
+        driver.take(event);
+    }
+}
+
+impl Driver {
+    fn take(&mut self, event: Event) {
+        let is_connected = self.orchestrator.bus.is_connected();
+        let mut events = VecDeque::with_capacity(2);
+        if core::mem::replace(&mut self.is_connected, is_connected) != is_connected {
+            events.push_back(Event::Connected(is_connected));
+        }
+        events.push_back(event);
+        while let Some(event) = events.pop_front() {
+            let now = Now { wall_ms: now_ms(), steady: self.began.elapsed() };
+            for action in self.core.handle(event, now) {
+                let id = action.id;
+                if let Some(outcome) = self.perform(action) {
+                    events.push_back(Event::Answered(id, outcome));
+                }
+            }
+        }
+    }
+
+    /// Performs an action. Returns its outcome, unless it takes time.
+    fn perform(&mut self, action: Action) -> Option<Outcome> {
+        let Action { id, caller, what } = action;
+        match what {
+            What::Reply(reply) => {
+                if let Some(asked) = self.callers.get_mut(&caller).and_then(|asking| asking.reply.take()) {
+                    // The caller may be gone.
+                    drop(asked.send(reply));
+                }
+            }
+            What::End => drop(self.callers.remove(&caller)),
+            What::Enter { session, trace } => {
+                if let Some(asking) = self.callers.get_mut(&caller) {
+                    let span = tracing::info_span!(parent: &asking.span, "session", %session);
+                    trace::follow(&span, trace.as_deref());
+                    asking.span = span;
+                }
+            }
+            what => {
+                let span = self.callers.get(&caller).map_or_else(Span::none, |asking| asking.span.clone());
+                let orchestrator = Arc::clone(&self.orchestrator);
+                self.tasks.spawn(async move { (id, orchestrator.perform(what).await) }.instrument(span));
+                return None;
+            }
+        }
+        Some(Outcome::Done)
+    }
+}
