@@ -19,7 +19,7 @@ use lru::LruCache;
 use tokio::sync::watch;
 
 use crate::{
-    clock::{now_ms, whole_millis},
+    clock::{Clock, whole_millis},
     line::{FairQueue, Next, Ticket},
     meter::Meter,
     plan,
@@ -45,8 +45,8 @@ pub(crate) struct Summary {
     pub(crate) state: JobStateName,
     pub(crate) created_at_ms: u64,
     pub(crate) updated_at_ms: u64,
-    /// When this process first saw the entry as it is, by its own clock. The other times are by the
-    /// clocks of those who wrote them.
+    /// When this process first saw the entry as it is. The other times are by the clocks of the
+    /// processes that wrote them.
     pub(crate) seen_at_ms: u64,
     pub(crate) next_attempt_at_ms: u64,
     pub(crate) expires_at_ms: u64,
@@ -226,6 +226,7 @@ pub(crate) struct Board {
     /// Changes when a job becomes ready to start.
     freed: watch::Sender<()>,
     longest_pause_ms: u64,
+    clock: Clock,
 }
 
 /// A job that this process works on. Dropping it releases the job.
@@ -300,9 +301,9 @@ impl Board {
     /// An empty picture, with places for `max_in_hand_per_tenant` jobs of one tenant at once. No
     /// job rests longer than `longest_pause`, nor longer than the pause that was noted for it,
     /// whatever the time: the clock that noted it may have been ahead.
-    pub(crate) fn new(max_in_hand_per_tenant: usize, longest_pause: Duration) -> Self {
+    pub(crate) fn new(max_in_hand_per_tenant: usize, longest_pause: Duration, clock: Clock) -> Self {
         let jobs = Mutex::new(Jobs::new(max_in_hand_per_tenant));
-        Self { jobs, freed: watch::Sender::new(()), longest_pause_ms: whole_millis(longest_pause) }
+        Self { jobs, freed: watch::Sender::new(()), longest_pause_ms: whole_millis(longest_pause), clock }
     }
 
     fn lock(&self) -> MutexGuard<'_, Jobs> {
@@ -317,10 +318,10 @@ impl Board {
             return snapshot;
         }
         jobs.left_to_later.remove(key);
-        let mut summary = Summary::new(&snapshot.value, revision, now_ms());
+        let mut summary = Summary::new(&snapshot.value, revision, self.clock.now_ms());
         // By the clock that noted both times, which may have been ahead.
         let pause_ms = summary.next_attempt_at_ms.saturating_sub(summary.updated_at_ms);
-        let latest_ms = now_ms().saturating_add(pause_ms.min(self.longest_pause_ms));
+        let latest_ms = self.clock.now_ms().saturating_add(pause_ms.min(self.longest_pause_ms));
         summary.next_attempt_at_ms = summary.next_attempt_at_ms.min(latest_ms);
         let is_open = summary.is_open();
         jobs.list.insert(summary.place());
@@ -340,7 +341,7 @@ impl Board {
         if let Some(before) = jobs.all.insert(key.clone(), summary) {
             jobs.discount(&before);
             if before.is_open() && !is_open {
-                let now_ms = now_ms();
+                let now_ms = self.clock.now_ms();
                 jobs.ended.count(now_ms);
                 if let Some(load) = jobs.loads.get_mut(&before.tenant) {
                     load.ended.count(now_ms);
@@ -582,7 +583,7 @@ mod tests {
 
     #[test]
     fn a_state_of_a_later_release_is_open_and_needs_nothing_from_this_one() {
-        let board = Board::new(4, Duration::from_secs(15));
+        let board = Board::new(4, Duration::from_secs(15), Clock::default());
         let paused = JobState::Unknown(UnknownName::new("paused").unwrap());
         let past = JobRecord { expires_at_ms: 2, ..record(1, 1, paused) };
         put(&board, past.clone(), 1);
@@ -602,7 +603,7 @@ mod tests {
 
     #[test]
     fn lists_are_newest_first_and_paged() {
-        let board = Board::new(4, Duration::from_secs(15));
+        let board = Board::new(4, Duration::from_secs(15), Clock::default());
         for job in 1..=5 {
             put(&board, record(job, u64::from(job) * 10, JobState::Queued), job.into());
         }
@@ -618,11 +619,11 @@ mod tests {
 
     #[test]
     fn a_job_rests_no_longer_than_the_longest_pause_whatever_time_was_noted() {
-        let board = Arc::new(Board::new(4, Duration::from_secs(15)));
-        let earliest_ms = now_ms();
+        let board = Arc::new(Board::new(4, Duration::from_secs(15), Clock::default()));
+        let earliest_ms = board.clock.now_ms();
         let ahead = JobRecord { next_attempt_at_ms: u64::MAX, ..record(1, 1, JobState::Queued) };
         put(&board, ahead, 1);
-        let latest_ms = now_ms() + 15_000;
+        let latest_ms = board.clock.now_ms() + 15_000;
         let due_ms = board.due(&tenant(), JobId([1; 16])).unwrap();
         assert!((earliest_ms..=latest_ms).contains(&due_ms), "{due_ms}");
         assert_eq!(
@@ -634,7 +635,7 @@ mod tests {
 
     #[test]
     fn open_jobs_are_counted_once() {
-        let board = Board::new(4, Duration::from_secs(15));
+        let board = Board::new(4, Duration::from_secs(15), Clock::default());
         put(&board, record(1, 1, JobState::Queued), 1);
         put(&board, record(2, 1, JobState::Queued), 2);
         put(&board, record(1, 1, running()), 3);
@@ -655,7 +656,7 @@ mod tests {
 
     #[test]
     fn jobs_that_wait_for_an_owner_are_counted_per_wallet() {
-        let board = Board::new(4, Duration::from_secs(15));
+        let board = Board::new(4, Duration::from_secs(15), Clock::default());
         let waiting = |job: u8, wallet: u8| {
             let document = serde_json::json!({
                 "version": 1,
@@ -684,7 +685,7 @@ mod tests {
 
     #[test]
     fn the_newest_record_of_an_open_job_is_at_hand() {
-        let board = Board::new(4, Duration::from_secs(15));
+        let board = Board::new(4, Duration::from_secs(15), Clock::default());
         let key = |job: u16| Key::from((&tenant(), JobId(u128::from(job).to_be_bytes())));
         let put = |job: u16, state: JobState, revision: u64| {
             let id = JobId(u128::from(job).to_be_bytes());
@@ -713,7 +714,7 @@ mod tests {
 
     #[test]
     fn what_is_older_than_known_changes_nothing() {
-        let board = Board::new(4, Duration::from_secs(15));
+        let board = Board::new(4, Duration::from_secs(15), Clock::default());
         put(&board, record(1, 1, JobState::Cancelled), 5);
         put(&board, record(1, 1, JobState::Queued), 4);
         assert_eq!(open(&board), (0, 0));
@@ -721,7 +722,7 @@ mod tests {
 
     #[tokio::test]
     async fn observers_see_the_change_and_leave_nothing_behind() {
-        let board = Arc::new(Board::new(4, Duration::from_secs(15)));
+        let board = Arc::new(Board::new(4, Duration::from_secs(15), Clock::default()));
         let key = Key::from((&tenant(), JobId([1; 16])));
         let mut observer = board.observe(&key);
         put(&board, record(1, 1, running()), 1);

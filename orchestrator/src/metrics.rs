@@ -225,10 +225,10 @@ impl Metrics {
         );
         registry.register_with_unit(
             "duet_clock_skew",
-            "how far another clock was ahead of this one (negative: behind) when it caused a \
+            "how far a clock was ahead of the broker's (negative: behind) when it caused a \
              refusal: `device`, `service`, `partner` (0 again once that party accepts an \
-             invitation), `requester`. Watch for: more than 5 or less than −5: set the clock that \
-             is wrong",
+             invitation), `requester`; and how far the broker's is ahead of this machine's: \
+             `broker`. Watch for: more than 5 or less than −5: set the clock that is wrong",
             Unit::Seconds,
             self.clock_skew.clone(),
         );
@@ -332,7 +332,8 @@ impl Metrics {
         self.ends_published.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// Sets how far the clock of the holder of share `index` is ahead of this one, in milliseconds.
+    /// Sets how far the clock of the holder of share `index` is ahead of the broker's, in
+    /// milliseconds.
     pub(crate) fn clock_skew(&self, index: ShareIndex, ahead_ms: i64) {
         let against = match index {
             ShareIndex::Device => "device",
@@ -342,9 +343,16 @@ impl Metrics {
         self.set_clock_skew(against, ahead_ms);
     }
 
-    /// Sets how far a requester's clock is ahead of this one, in milliseconds.
+    /// Sets how far a requester's clock is ahead of the broker's, in milliseconds.
     pub(crate) fn requester_skew(&self, ahead_ms: u64) {
         self.set_clock_skew("requester", i64::try_from(ahead_ms).unwrap_or(i64::MAX));
+    }
+
+    /// Sets how far the broker's clock is ahead of this machine's, in milliseconds, if it is known.
+    pub(crate) fn broker_ahead(&self, ahead_ms: Option<i64>) {
+        if let Some(ahead_ms) = ahead_ms {
+            self.set_clock_skew("broker", ahead_ms);
+        }
     }
 
     fn set_clock_skew(&self, against: &'static str, ahead_ms: i64) {
@@ -472,6 +480,12 @@ impl Collector for Present {
                 "1 if `--trust-broker` has jobs accepted and started although `duet_broker_safe` is 0. Watch \
                  for: 1: a power cut may revoke what was acknowledged",
                 i64::from(broker.is_trusted()),
+            ),
+            (
+                "duet_broker_clocks_agree",
+                "1 unless the clocks of the broker's nodes differ by more than 2 s. Watch for: 0: no job \
+                 expires; set the clock of the node that the log names",
+                i64::from(self.0.clock.require_agreement().is_ok()),
             ),
         ] {
             let gauge = ConstGauge::new(value);

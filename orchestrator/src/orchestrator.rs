@@ -18,7 +18,7 @@ use crate::{
     batch::BatchRecord,
     board::Board,
     broker_proof::BrokerProof,
-    clock::now_ms,
+    clock::Clock,
     digests::{Answer, Claim},
     directory::Directory,
     feed::Feed,
@@ -36,6 +36,7 @@ use crate::{
 pub struct Orchestrator {
     pub(crate) bus: Bus,
     pub(crate) broker: BrokerProof,
+    pub(crate) clock: Clock,
     pub(crate) storage: StorageSettings,
     pub(crate) stores: Stores,
     pub(crate) http: HttpSettings,
@@ -82,7 +83,7 @@ impl Orchestrator {
     /// Publishes how far a session has come, for its observers. The message may be lost.
     pub(crate) async fn announce_step(&self, session: SessionId, step: Step) {
         let address = Address::Event { session, from: Speaker::Orchestrator };
-        let progress = Progress { session, step, at_ms: now_ms() };
+        let progress = Progress { session, step, at_ms: self.clock.now_ms() };
         if let Err(error) = self.bus.publish(&address, Bytes::from(progress.to_json())).await {
             tracing::debug!(%session, %error, "progress was not published");
         }

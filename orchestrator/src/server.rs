@@ -24,7 +24,7 @@ use crate::{
     auth::{TenantAccess, Tokens},
     board::Board,
     broker_proof::{self, BrokerProof},
-    clock::now_ms,
+    clock::Clock,
     directory::{Directory, PartyEntry},
     feed::{self, Feed},
     http,
@@ -201,24 +201,38 @@ impl ApiServer {
         let bus = Bus::connect(config.broker).await?;
         let Buckets { jobs, sessions, batches, endpoints, retries, claims, answers } =
             prepare_storage(&bus, &config.storage, patience).await?;
-        let board = Arc::new(Board::new(config.queue.in_flight_per_tenant(), config.queue.longest_pause()));
+        // The board and all writers below need the time.
+        let clock = Clock::default();
+        broker_proof::learn_time(&bus, &clock).await;
+        let (in_flight, longest) = (config.queue.in_flight_per_tenant(), config.queue.longest_pause());
+        let board = Arc::new(Board::new(in_flight, longest, clock.clone()));
         let instance = ulid::Ulid::new().to_string();
+        let audit_clock = {
+            let clock = clock.clone();
+            move || clock.now_ms()
+        };
         let (recording, audit) =
-            Recording::start(&bus, Speaker::Orchestrator, &instance, config.result_key.clone(), now_ms);
+            Recording::start(&bus, Speaker::Orchestrator, &instance, config.result_key.clone(), audit_clock);
         let orchestrator = Arc::new(Orchestrator {
             directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
             bus,
             broker: BrokerProof::new(config.trust_broker),
+            clock: clock.clone(),
             webhooks: Endpoints::new(endpoints),
             retries: Arc::new(Retries::new(retries)),
-            deliverer: Deliverer::new(config.webhooks, config.result_key.clone(), config.other_result_key)
-                .map_err(OrchestratorError::Webhooks)?,
+            deliverer: Deliverer::new(
+                config.webhooks,
+                config.result_key.clone(),
+                config.other_result_key,
+                clock.clone(),
+            )
+            .map_err(OrchestratorError::Webhooks)?,
             storage: config.storage,
             stores: Stores::default(),
             tokens: Tokens::new(&config.tenants),
             result_key: config.result_key,
             jobs: Jobs::new(jobs, Arc::clone(&board)),
-            sessions: Sessions::new(sessions),
+            sessions: Sessions::new(sessions, clock),
             batches,
             claims,
             answers,

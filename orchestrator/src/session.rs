@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use crate::{
-    clock::{now_ms, until, whole_millis},
+    clock::{difference_ms, until, whole_millis, written},
     directory::Terms,
     jobs::{Changed, StoreError},
     orchestrator::Orchestrator,
@@ -42,6 +42,8 @@ pub(crate) struct Started {
     pub(crate) responder: Seat,
     pub(crate) manifest: Vec<u8>,
     pub(crate) expires_at_ms: u64,
+    /// When the job's request expires, in milliseconds since 1970.
+    pub(crate) job_expires_at_ms: u64,
     /// The job's trace, as a `traceparent`.
     pub(crate) trace: Option<String>,
 }
@@ -75,7 +77,7 @@ impl Orchestrator {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|error| internal(&error))?;
         let session = SessionId(id);
-        let now = now_ms();
+        let now = self.clock.now_ms();
         let expires_at_ms =
             now.saturating_add(whole_millis(self.queue.session_timeout)).min(entry.value.expires_at_ms);
         let attempt = entry.value.attempts_started.saturating_add(1);
@@ -109,7 +111,7 @@ impl Orchestrator {
         };
         // The invitations follow the manifest at once, so one write covers both steps.
         record.apply(SessionEvent::Invite, now).map_err(|error| internal(&error))?;
-        let fence = entry.value.fence;
+        let (fence, job_expires_at_ms) = (entry.value.fence, entry.value.expires_at_ms);
         let mut unlisted = Vec::new();
         let started = self.jobs.change(key, Some(entry), |job| {
             // The manifest was made for the record as first read, so a newer record is declined.
@@ -145,6 +147,7 @@ impl Orchestrator {
             responder: terms.responder,
             manifest,
             expires_at_ms,
+            job_expires_at_ms,
             trace,
         })
     }
@@ -157,7 +160,7 @@ impl Orchestrator {
     /// session. So without an answer the session is over. A worker that accepts later is released.
     pub(crate) async fn invite(&self, started: &Started, seat: &Seat) -> Result<Seated, Failure> {
         let party = &seat.party;
-        let asked_at_ms = now_ms();
+        let asked_at_ms = self.clock.now_ms();
         let invitation = codec::encode(&Invitation { manifest: started.manifest.clone() })
             .map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
         let asking = {
@@ -203,9 +206,10 @@ impl Orchestrator {
                 let refusal = match time {
                     Some(theirs_ms) => {
                         // Halfway between request and answer.
-                        let ours_ms = asked_at_ms.midpoint(now_ms());
+                        let ours_ms = asked_at_ms.midpoint(self.clock.now_ms());
                         self.metrics.clock_skew(seat.index, difference_ms(theirs_ms, ours_ms));
-                        name_the_clock(party, refusal, theirs_ms, ours_ms)
+                        let has_expired = self.clock.has_passed(started.job_expires_at_ms);
+                        judged_by_time(party, refusal, theirs_ms, ours_ms, has_expired)
                     }
                     None => refusal,
                 };
@@ -291,24 +295,32 @@ fn not_in_time(party: &PartyId) -> String {
 /// From this difference on, in milliseconds, a refusal for time is attributed to the party's clock.
 const NOTEWORTHY_SKEW_MS: u64 = 2_000;
 
-/// How far `theirs_ms` is ahead of `ours_ms`, in milliseconds.
-fn difference_ms(theirs_ms: u64, ours_ms: u64) -> i64 {
-    let distance = i64::try_from(theirs_ms.abs_diff(ours_ms)).unwrap_or(i64::MAX);
-    if theirs_ms >= ours_ms { distance } else { -distance }
-}
-
-/// Turns a party's refusal for time into one that names the clock. If the party's clock differs
-/// from this orchestrator's, the refusal states by how much, whatever reason the party gave.
-fn name_the_clock(party: &PartyId, refusal: Refusal, theirs_ms: u64, ours_ms: u64) -> Refusal {
-    if theirs_ms.abs_diff(ours_ms) < NOTEWORTHY_SKEW_MS {
+/// Turns a party's refusal for time into one that says both times, and which clock is off if they
+/// differ. A job that has not expired by the broker's time waits, whatever reason the party gave.
+fn judged_by_time(
+    party: &PartyId,
+    refusal: Refusal,
+    theirs_ms: u64,
+    ours_ms: u64,
+    has_expired: bool,
+) -> Refusal {
+    let do_differ = theirs_ms.abs_diff(ours_ms) >= NOTEWORTHY_SKEW_MS;
+    if has_expired && !do_differ {
         return refusal;
     }
-    let relation = validity::relation(theirs_ms, ours_ms);
-    tracing::warn!(%party, theirs_ms, ours_ms, "the clock of {party} is {relation} this orchestrator's");
-    Refusal::new(
-        Code::ClockDiffers,
-        format!("the clock of {party} is {relation} the orchestrator's; it says: {}", refusal.message),
-    )
+    let code = if has_expired { refusal.code } else { Code::ClockDiffers };
+    let (theirs, ours) = (written(theirs_ms), written(ours_ms));
+    let message = if do_differ {
+        let relation = validity::relation(theirs_ms, ours_ms);
+        tracing::warn!(%party, theirs_ms, ours_ms, "clocks differ: that of {party} is {relation} the broker's");
+        format!(
+            "the clock of {party} is {relation} the broker's ({theirs} and {ours}); it says: {}",
+            refusal.message
+        )
+    } else {
+        format!("{} ({party}: {theirs}, the broker: {ours})", refusal.message)
+    };
+    Refusal::new(code, message)
 }
 
 #[cfg(test)]
@@ -316,17 +328,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_for_time_names_the_clock_and_the_difference() {
+    fn a_refusal_for_time_says_both_times_and_waits_until_the_job_has_expired() {
         let party: PartyId = "partner".parse().unwrap();
-        let expired = Refusal::new(Code::JobExpired, "the request expired 4 s ago");
-        let named = name_the_clock(&party, expired.clone(), 1_040_000, 1_000_000);
+        let expired = || Refusal::new(Code::JobExpired, "the request expired 4 s ago");
+        let ours_ms = 1_796_047_622_000;
+        let judged = |ahead_ms, has_expired| {
+            judged_by_time(&party, expired(), ours_ms + ahead_ms, ours_ms, has_expired)
+        };
+        let named = judged(40_000, false);
         assert_eq!(named.code, Code::ClockDiffers);
-        assert!(
-            named.message.starts_with("the clock of partner is 40 s ahead of the orchestrator's"),
-            "{named}"
-        );
-        // Clocks that agree are not blamed.
-        assert_eq!(name_the_clock(&party, expired.clone(), 1_001_000, 1_000_000), expired);
-        assert_eq!([difference_ms(5, 2), difference_ms(2, 5)], [3, -3]);
+        let said = "the clock of partner is 40 s ahead of the broker's (2026-11-30T14:07:42Z and 2026-11-30T14:07:02Z)";
+        assert!(named.message.starts_with(said), "{named}");
+        // Clocks that agree are not blamed, but the job waits all the same.
+        let named = judged(1_000, false);
+        assert_eq!(named.code, Code::ClockDiffers);
+        assert!(named.message.starts_with("the request expired 4 s ago (partner: 2026"), "{named}");
+        assert_eq!(judged(1_000, true), expired());
+        assert_eq!(judged(40_000, true).code, Code::JobExpired);
     }
 }

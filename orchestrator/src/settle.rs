@@ -21,7 +21,7 @@ use duet_wire::{
 
 use crate::{
     board::Snapshot,
-    clock::{now_ms, whole_millis},
+    clock::whole_millis,
     directory::WalletFacts,
     feed,
     jobs::{Changed, StoreError},
@@ -107,17 +107,19 @@ pub(crate) fn unlisted_sessions(mut before: Vec<SessionId>, after: &JobRecord) -
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Over;
 
-/// The job's event after a failed attempt of `pair`. `jitter` is from 0 to 1.
+/// The job's event after a failed attempt of `pair`. `has_expired` is whether the job has.
 pub(crate) fn event_after(
     queue: &QueueSettings,
     record: &JobRecord,
     pair: Pair,
     pairs: &[Pair],
     failure: &Failure,
-    (now_ms, jitter): (u64, f64),
+    moment: Moment,
+    has_expired: bool,
 ) -> JobEvent {
+    let Moment { now_ms, .. } = moment;
     let Failure { refusal: Refusal { code, message }, culprit, evidence } = failure.clone();
-    if now_ms >= record.expires_at_ms {
+    if has_expired {
         return JobEvent::Expire;
     }
     if record.revocation.is_some() {
@@ -135,7 +137,7 @@ pub(crate) fn event_after(
         let next_attempt_at_ms = now_ms.saturating_add(whole_millis(pause));
         JobEvent::Retry { code, culprit, evidence, message, next_attempt_at_ms }
     };
-    match plan::decide(pairs, &past, |_| Ok(()), queue, Moment { now_ms, jitter }) {
+    match plan::decide(pairs, &past, |_| Ok(()), queue, moment) {
         Decision::AwaitOwner(_) => JobEvent::ReturnToOwner { code, culprit, evidence, message },
         Decision::Try(_, pause) => retry(pause, failure.clone()),
         Decision::Wait(_) => retry(queue.retry_pause, failure.clone()),
@@ -168,10 +170,12 @@ impl Orchestrator {
             .jobs
             .change(key, None, |record| {
                 let pair = running_pair(record, session).ok_or(Over)?;
+                let moment = Moment { now_ms: self.clock.now_ms(), jitter: jitter() };
+                let has_expired = self.clock.has_passed(record.expires_at_ms);
                 let event =
-                    event_after(&self.queue, record, pair, &request.pairs, &failure, (now_ms(), jitter()));
+                    event_after(&self.queue, record, pair, &request.pairs, &failure, moment, has_expired);
                 let (fence, before) = (record.fence, listed_sessions(record));
-                record.apply(&event, fence, now_ms()).map_err(|_| Over)?;
+                record.apply(&event, fence, self.clock.now_ms()).map_err(|_| Over)?;
                 unlisted = unlisted_sessions(before, record);
                 Ok::<(), Over>(())
             })
@@ -223,7 +227,7 @@ impl Orchestrator {
             .change(&key, Some(job), |record| {
                 running_pair(record, session).ok_or(Over)?;
                 let (fence, event) = (record.fence, JobEvent::Sign { result: result.clone() });
-                record.apply(&event, fence, now_ms()).map_err(|_| Over)
+                record.apply(&event, fence, self.clock.now_ms()).map_err(|_| Over)
             })
             .await
             .map_err(NotAccepted::Store)?;
@@ -260,7 +264,7 @@ impl Orchestrator {
             signed_transaction: request.payload.signed_transaction(&signed).map(Into::into),
             transaction_hash: request.payload.transaction_hash(&signed).map(Into::into),
             session,
-            completed_at_ms: now_ms(),
+            completed_at_ms: self.clock.now_ms(),
         })
     }
 
@@ -293,7 +297,7 @@ impl Orchestrator {
     /// for duplicates the stream drops the repetition. Later, this searches the stream first.
     pub(crate) async fn publish_end_again(&self, snapshot: &Snapshot) {
         let record = &snapshot.value;
-        let age = Duration::from_millis(now_ms().saturating_sub(record.updated_at_ms));
+        let age = Duration::from_millis(self.clock.now_ms().saturating_sub(record.updated_at_ms));
         if age > self.storage.duplicate_window / 2 {
             let is_it = |end: &StoredEnd| feed::is_end_of(end, record);
             match self.bus.has_end(&record.tenant, record.updated_at_ms, is_it).await {
@@ -335,7 +339,7 @@ impl Orchestrator {
                 if record.end_published_at_ms.is_some() || !record.state.is_final() {
                     return Err(Over);
                 }
-                record.end_published_at_ms = Some(now_ms());
+                record.end_published_at_ms = Some(self.clock.now_ms());
                 Ok(())
             })
             .await;

@@ -312,7 +312,9 @@ impl World {
     fn end_attempt(&mut self, job: usize, session: usize, failure: &Failure) {
         let record = self.latest(job).clone();
         if let Some(pair) = running_pair(&record, session_id(session)) {
-            let event = event_after(&self.settings, &record, pair, &PAIRS, failure, (self.now, 0.5));
+            let moment = Moment { now_ms: self.now, jitter: 0.5 };
+            let has_expired = self.now >= record.expires_at_ms;
+            let event = event_after(&self.settings, &record, pair, &PAIRS, failure, moment, has_expired);
             self.write(job, self.newest(job), &event);
         }
     }

@@ -32,7 +32,7 @@ use tracing::Instrument as _;
 
 use crate::{
     board::{Held, Observer, Turn},
-    clock::{now_ms, until, whole_millis},
+    clock::{until, whole_millis},
     directory::{Terms, WalletFacts},
     jobs::{Changed, StoreError},
     orchestrator::{Orchestrator, jitter},
@@ -235,7 +235,7 @@ impl Orchestrator {
         }
         loop {
             let mut freed = self.board.freed();
-            match self.board.next(now_ms(), (&named.tenant, named.job)) {
+            match self.board.next(self.clock.now_ms(), (&named.tenant, named.job)) {
                 Turn::Job(held) => {
                     if let Some(progress) = self.look(held, 1).await {
                         return progress;
@@ -258,8 +258,9 @@ impl Orchestrator {
                 }
                 Turn::NoJob => {
                     let due = self.board.due(&named.tenant, named.job);
-                    return due
-                        .map_or(Disposition::Done, |due_ms| Disposition::Later(until(due_ms, now_ms())));
+                    return due.map_or(Disposition::Done, |due_ms| {
+                        Disposition::Later(until(due_ms, self.clock.now_ms()))
+                    });
                 }
             }
         }
@@ -302,7 +303,7 @@ impl Orchestrator {
             match looked {
                 Looked::Worked => Some(Disposition::Done),
                 Looked::Later(pause) => {
-                    held.rest_until(now_ms().saturating_add(whole_millis(pause)));
+                    held.rest_until(self.clock.now_ms().saturating_add(whole_millis(pause)));
                     Some(Disposition::Later(pause))
                 }
                 Looked::Nothing => None,
@@ -337,7 +338,7 @@ impl Orchestrator {
                 return Ok(if again { Looked::Later(self.queue.retry_pause) } else { done(worked) });
             };
             let record = &entry.value;
-            let now = now_ms();
+            let now = self.clock.now_ms();
             match &record.state {
                 JobState::Running { session, pair, .. }
                     if !worked && deliveries > 1 && pair.initiator() != ShareIndex::Device =>
@@ -347,7 +348,7 @@ impl Orchestrator {
                     self.see_through(key, session, &request, &mut observer).await?;
                     worked = true;
                 }
-                JobState::Queued if now >= record.expires_at_ms => {
+                JobState::Queued if self.clock.has_passed(record.expires_at_ms) => {
                     self.expire(key).await?;
                     worked = true;
                 }
@@ -423,9 +424,14 @@ impl Orchestrator {
             // No further announcement is pulled until the broker is safe.
             return Ok(Advanced::Wait(self.queue.retry_pause));
         }
+        if self.clock.now_ms() >= entry.value.expires_at_ms
+            && let Err(refusal) = self.clock.require_agreement()
+        {
+            return self.wait(key, entry, request, refusal).await;
+        }
         let mut facts = self.directory.wallet(request.wallet).await;
         let past = past_attempts(&entry.value);
-        let moment = Moment { now_ms: now_ms(), jitter: 1.0 };
+        let moment = Moment { now_ms: self.clock.now_ms(), jitter: 1.0 };
         let decide = |facts: &WalletFacts| {
             plan::decide(&request.pairs, &past, |pair| facts.terms(pair).map(drop), &self.queue, moment)
         };
@@ -448,7 +454,9 @@ impl Orchestrator {
             Decision::AwaitOwner(_) => {
                 let parked = self
                     .jobs
-                    .change(key, Some(entry), |record| record.apply(&JobEvent::Park, record.fence, now_ms()))
+                    .change(key, Some(entry), |record| {
+                        record.apply(&JobEvent::Park, record.fence, self.clock.now_ms())
+                    })
                     .await?;
                 Ok(if matches!(parked, Changed::Applied(_)) { Advanced::Over } else { Advanced::Moved })
             }
@@ -521,11 +529,14 @@ impl Orchestrator {
         let Refusal { code, message } = refusal;
         tracing::debug!(%code, message, "no pair can sign now");
         self.directory.forget_older(request.wallet);
-        let (record, now) = (&entry.value, now_ms());
+        let (record, now) = (&entry.value, self.clock.now_ms());
         // The longer the job has waited, the longer the next pause.
         let waited = record.waiting.as_ref().map_or(Duration::ZERO, |waiting| until(now, waiting.since_ms));
         let pause = waited.clamp(self.queue.retry_pause, self.queue.max_retry_pause);
-        let pause = pause.mul_f64(1.0 - jitter() / 2.0).min(until(record.expires_at_ms, now));
+        let pause = pause.mul_f64(1.0 - jitter() / 2.0);
+        // Past its expiry it waits until the broker's nodes agree on the time.
+        let left = Some(until(record.expires_at_ms, now)).filter(|left| !left.is_zero());
+        let pause = left.map_or(pause, |left| pause.min(left));
         if record.waiting.as_ref().is_some_and(|waiting| waiting.code == code) {
             return Ok(Advanced::Wait(pause));
         }
@@ -560,7 +571,7 @@ impl Orchestrator {
             .jobs
             .change(key, None, |record| match record.state {
                 JobState::Queued | JobState::AwaitingOwner => {
-                    record.apply(&event, record.fence, now_ms()).map_err(drop)
+                    record.apply(&event, record.fence, self.clock.now_ms()).map_err(drop)
                 }
                 _ => Err(()),
             })
@@ -578,8 +589,8 @@ impl Orchestrator {
         let changed = self
             .jobs
             .change(key, None, |record| match record.state {
-                JobState::Queued | JobState::AwaitingOwner if now_ms() >= record.expires_at_ms => {
-                    record.apply(&JobEvent::Expire, record.fence, now_ms()).map_err(drop)
+                JobState::Queued | JobState::AwaitingOwner if self.clock.has_passed(record.expires_at_ms) => {
+                    record.apply(&JobEvent::Expire, record.fence, self.clock.now_ms()).map_err(drop)
                 }
                 _ => Err(()),
             })
@@ -617,7 +628,7 @@ impl Orchestrator {
             };
             self.announce_step(session, Step::Running).await;
             let failure = Failure::no_outcome(started.initiator.party.clone());
-            let left = time_left(&self.queue, started.expires_at_ms, now_ms());
+            let left = time_left(&self.queue, started.expires_at_ms, self.clock.now_ms());
             let end = self.wait_for_end(key, session, request, left, failure, observer);
             if !end.await? {
                 // One of them may still wait for the other.
@@ -638,7 +649,7 @@ impl Orchestrator {
         request: &SigningRequest,
         observer: &mut Observer,
     ) -> Result<(), StoreError> {
-        let now = now_ms();
+        let now = self.clock.now_ms();
         let (left, initiator) = match self.sessions.get(session).await? {
             // The other's clock may differ by more than a session lasts.
             Some(record) => {
