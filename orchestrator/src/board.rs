@@ -14,7 +14,7 @@ use std::{
 
 use duet_bus::kv::{Entry, Key, Revision};
 use duet_protocol::ids::WalletId;
-use duet_wire::{JobId, JobRecord, JobState, JobStateName, SigningRequest, TenantId};
+use duet_wire::{Code, JobId, JobRecord, JobState, JobStateName, SigningRequest, TenantId};
 use lru::LruCache;
 use tokio::sync::watch;
 
@@ -23,6 +23,7 @@ use crate::{
     line::{FairQueue, Next, Ticket},
     meter::Meter,
     plan,
+    reasons::{self, Reasons},
 };
 
 /// How many open jobs' whole records are kept: those that changed last. That is more than are in
@@ -58,6 +59,8 @@ pub(crate) struct Summary {
     /// Whether it waits for its owner only until a preferred pair can sign. Known only while it
     /// waits.
     pub(crate) prefers_backends: bool,
+    /// Why it waits, if it does and is not in work.
+    pub(crate) waiting: Option<Code>,
     revision: Revision,
 }
 
@@ -80,6 +83,7 @@ impl Summary {
             revocation_waits: record.revocation.as_ref().is_some_and(|known| !known.waits_for.is_empty()),
             waits_for: waiting.map(|request| request.wallet),
             prefers_backends,
+            waiting: reasons::of(record),
             revision,
         }
     }
@@ -158,6 +162,7 @@ struct Jobs {
     loads: HashMap<TenantId, Load>,
     /// How many jobs wait for each wallet's owner. A wallet without an entry has none.
     waiting: HashMap<WalletId, u32>,
+    reasons: Reasons,
     watched: HashMap<Key, watch::Sender<Option<Snapshot>>>,
     recent: LruCache<Key, Snapshot>,
     /// The jobs whose records only a later release can read.
@@ -174,6 +179,7 @@ impl Jobs {
             ended: Meter::default(),
             loads: HashMap::new(),
             waiting: HashMap::new(),
+            reasons: Reasons::default(),
             watched: HashMap::new(),
             recent: LruCache::new(MAX_RECENT),
             left_to_later: HashSet::new(),
@@ -189,6 +195,7 @@ impl Jobs {
         if let Some(wallet) = summary.waits_for {
             *self.waiting.entry(wallet).or_default() += 1;
         }
+        self.reasons.add(summary.waiting);
     }
 
     fn remove(&mut self, key: &Key) {
@@ -217,6 +224,7 @@ impl Jobs {
                 count.remove();
             }
         }
+        self.reasons.remove(summary.waiting);
     }
 }
 
@@ -469,6 +477,25 @@ impl Board {
         self.lock().waiting.get(&wallet).copied().unwrap_or(0)
     }
 
+    /// How many jobs wait, by reason.
+    pub(crate) fn reasons(&self) -> Reasons {
+        self.lock().reasons.clone()
+    }
+
+    /// Ends the rest of up to `most` jobs that wait for parties that were silent. Returns them.
+    pub(crate) fn wake_after_silence(&self, now_ms: u64, most: usize) -> Vec<(TenantId, JobId)> {
+        let mut jobs = self.lock();
+        let is_woken =
+            |job: &&Summary| job.waiting.is_some_and(reasons::is_silence) && job.next_attempt_at_ms <= now_ms;
+        let woken = jobs.all.values().filter(is_woken).take(most);
+        let woken: Vec<_> = woken.map(|job| (job.tenant.clone(), job.job)).collect();
+        for (tenant, job) in &woken {
+            jobs.queue.end_rest(tenant, *job);
+        }
+        self.freed.send_replace(());
+        woken
+    }
+
     /// Observes the job under `key` from now on.
     pub(crate) fn observe(self: &Arc<Self>, key: &Key) -> Observer {
         let mut jobs = self.lock();
@@ -513,7 +540,12 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use duet_wire::{Pair, Priority, SignedRequest, job::StateForm, record::Kept, unknown::UnknownName};
+    use duet_wire::{
+        Pair, Priority, SignedRequest,
+        job::{StateForm, Waiting},
+        record::Kept,
+        unknown::UnknownName,
+    };
 
     use super::*;
     use crate::{
@@ -631,6 +663,31 @@ mod tests {
             1,
             "the sweeper sees the same"
         );
+    }
+
+    #[test]
+    fn jobs_that_wait_for_a_party_are_woken_when_it_answers() {
+        let board = Arc::new(Board::new(4, Duration::from_secs(15), Clock::default()));
+        let waiting = |job: u8, code| {
+            let waiting = Waiting { code, message: String::new(), since_ms: 1 };
+            JobRecord { waiting: Some(waiting), ..record(job, 1, JobState::Queued) }
+        };
+        let long = board.clock.now_ms() + 600_000;
+        for (job, code) in [(1, Code::PartyAway), (2, Code::Deadline), (3, Code::Locked)] {
+            put(&board, waiting(job, code), job.into());
+            let mut held = board.hold(&tenant(), JobId([job; 16])).unwrap();
+            held.rest_until(long);
+        }
+        assert_eq!(board.reasons().by_code().iter().map(|(_, count)| count).sum::<usize>(), 3);
+        let due = || [1, 2, 3].map(|job| board.due(&tenant(), JobId([job; 16])).unwrap());
+        assert_eq!(due(), [long; 3]);
+        assert_eq!(board.wake_after_silence(1, 1).len(), 1, "at most as many as there is room for");
+        assert_eq!(board.wake_after_silence(1, 9).len(), 2);
+        assert_eq!(due(), [0, 0, long]);
+        put(&board, waiting(1, Code::Locked), 4);
+        put(&board, record(2, 1, running()), 5);
+        let locked = board.reasons().by_code().into_iter().filter(|(_, count)| *count > 0);
+        assert_eq!(locked.collect::<Vec<_>>(), [(Code::Locked, 2)]);
     }
 
     #[test]

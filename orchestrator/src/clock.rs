@@ -121,10 +121,13 @@ impl Clock {
         let ahead_ms = self.broker_ahead_ms().unwrap_or_default();
         // What the shortest round trip hides is no fault of this machine.
         let hidden_ms = self.readings().within_ms();
-        let standing = match ahead_ms.unsigned_abs().saturating_sub(hidden_ms) {
-            0..=NOTED_MS => Standing::Right,
-            ..=WRONG_MS => Standing::Noted,
-            _ => Standing::Wrong,
+        let differs_by_ms = ahead_ms.unsigned_abs().saturating_sub(hidden_ms);
+        let standing = if differs_by_ms > WRONG_MS {
+            Standing::Wrong
+        } else if differs_by_ms > NOTED_MS {
+            Standing::Noted
+        } else {
+            Standing::Right
         };
         (standing, ahead_ms)
     }

@@ -76,6 +76,8 @@ mod metrics;
 mod orchestrator;
 mod outcome;
 mod plan;
+mod prober;
+mod reasons;
 #[cfg(test)]
 mod recorded;
 mod retry_after;

@@ -462,6 +462,20 @@ impl Collector for Present {
             let labels = [("state", state)];
             ConstGauge::new(whole(jobs)).encode(metric.encode_family(&labels)?)?;
         }
+        let help = "*all*: jobs that wait for the reason `code`, by what the orchestrators wrote. Watch for: above 0 for \
+                    minutes: docs/errors.md says what to do";
+        let mut metric = encoder.encode_descriptor("duet_jobs_waiting", help, None, MetricType::Gauge)?;
+        for (code, jobs) in self.0.board.reasons().by_code() {
+            let labels = [("code", code.as_str())];
+            ConstGauge::new(whole(jobs)).encode(metric.encode_family(&labels)?)?;
+        }
+        let help = "0 while the party answers no question of this process, which asks when a job needs it. Watch for: 0 \
+                    for a minute: no worker of that party runs, or the broker keeps it away";
+        let mut metric = encoder.encode_descriptor("duet_party_reachable", help, None, MetricType::Gauge)?;
+        for (party, silence) in self.0.directory.silences() {
+            let labels = [("party", party.as_str())];
+            ConstGauge::new(i64::from(silence.is_none())).encode(metric.encode_family(&labels)?)?;
+        }
         let broker = &self.0.broker;
         for (name, help, value) in [
             (

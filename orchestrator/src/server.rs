@@ -32,7 +32,7 @@ use crate::{
     markers,
     metrics::Metrics,
     orchestrator::{Orchestrator, jitter},
-    outcome, revocation,
+    outcome, reasons, revocation,
     room::Room,
     session,
     settings::{HttpSettings, InvalidSetting, QueueSettings},
@@ -214,7 +214,7 @@ impl ApiServer {
         let (recording, audit) =
             Recording::start(&bus, Speaker::Orchestrator, &instance, config.result_key.clone(), audit_clock);
         let orchestrator = Arc::new(Orchestrator {
-            directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
+            directory: Directory::new(&bus, config.parties, config.queue.directory_age),
             bus,
             broker: BrokerProof::new(config.trust_broker),
             clock: clock.clone(),
@@ -313,6 +313,7 @@ impl ApiServer {
         let watcher = follow(Arc::clone(&orchestrator), stop.clone());
         let feeder = feed::run(Arc::clone(&orchestrator), stop.clone());
         let deliveries = webhooks::run(Arc::clone(&orchestrator), stop.clone());
+        let reasons = reasons::run(Arc::clone(&orchestrator), stop.clone());
         let streams = orchestrator.shutdown.clone();
         let ended = stop.clone();
         let graceful = async move {
@@ -346,7 +347,7 @@ impl ApiServer {
             Ok(services)
         };
         let all = async {
-            let (services, served, (), (), (), (), (), (), (), ()) = tokio::try_join!(
+            let (services, served, (), (), (), (), (), (), (), (), ()) = tokio::try_join!(
                 listening,
                 api,
                 infallible(asker),
@@ -356,7 +357,8 @@ impl ApiServer {
                 infallible(revocations),
                 infallible(watcher),
                 infallible(feeder),
-                infallible(deliveries)
+                infallible(deliveries),
+                infallible(reasons)
             )?;
             // The jobs at hand needed the parties' reports. Now no more are accepted.
             for service in services {

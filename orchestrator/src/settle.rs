@@ -162,8 +162,11 @@ impl Orchestrator {
         request: &SigningRequest,
         failure: Failure,
     ) -> Result<(), StoreError> {
-        if plan::facts_are_stale(failure.refusal.code) {
-            self.directory.forget(request.wallet);
+        match &failure.evidence {
+            // The party may have no worker at all, as while its only one restarts.
+            Some(Evidence::Silence { of, .. }) => self.directory.doubt(of, request.wallet),
+            _ if plan::facts_are_stale(failure.refusal.code) => self.directory.forget(request.wallet),
+            _ => {}
         }
         let mut unlisted = Vec::new();
         let changed = self

@@ -37,6 +37,7 @@ use crate::{
     jobs::{Changed, StoreError},
     orchestrator::{Orchestrator, jitter},
     plan::{self, Decision, Moment},
+    reasons,
     session::NotStarted,
     settings::QueueSettings,
     settle::{Failure, past_attempts, running_pair},
@@ -429,7 +430,7 @@ impl Orchestrator {
         {
             return self.wait(key, entry, request, refusal).await;
         }
-        let mut facts = self.directory.wallet(request.wallet).await;
+        let mut facts = self.directory.wallet_to_sign(request.wallet).await;
         let past = past_attempts(&entry.value);
         let moment = Moment { now_ms: self.clock.now_ms(), jitter: 1.0 };
         let decide = |facts: &WalletFacts| {
@@ -480,7 +481,7 @@ impl Orchestrator {
         if !plan::prefers_backends(&request.pairs) || self.broker.require().await.is_err() {
             return Ok(false);
         }
-        let facts = self.directory.wallet(request.wallet).await;
+        let facts = self.directory.wallet_to_sign(request.wallet).await;
         let past = past_attempts(&entry.value);
         let usable = |pair: Pair| facts.terms(pair).map(drop);
         let Some(pair) = plan::without_owner(&request.pairs, &past, usable, &self.queue) else {
@@ -528,7 +529,9 @@ impl Orchestrator {
     ) -> Result<Advanced, StoreError> {
         let Refusal { code, message } = refusal;
         tracing::debug!(%code, message, "no pair can sign now");
-        self.directory.forget_older(request.wallet);
+        if !reasons::is_silence(code) {
+            self.directory.forget_older(request.wallet);
+        }
         let (record, now) = (&entry.value, self.clock.now_ms());
         // The longer the job has waited, the longer the next pause.
         let waited = record.waiting.as_ref().map_or(Duration::ZERO, |waiting| until(now, waiting.since_ms));

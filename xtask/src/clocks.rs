@@ -1,5 +1,5 @@
-//! The time of day in the orchestrator: its module `clock` alone asks the machine for it. All others
-//! take the broker's time from there, because one machine's clock may be wrong.
+//! The time of day in the orchestrator: its module `clock` alone asks the machine for it. All
+//! others take the broker's time from there, because one machine's clock may be wrong.
 
 /// The folder that the rule is for, and its one file that may ask.
 const FOLDER: &str = "orchestrator/src/";

@@ -29,6 +29,7 @@ mod removal;
 mod revocations;
 mod rig;
 mod several;
+mod silence;
 mod soak;
 mod submission;
 mod unsafe_broker;
