@@ -12,6 +12,7 @@
 mod attempts;
 mod batches;
 mod behind_nginx;
+mod broker_time;
 mod cases;
 mod clocks;
 mod dead_letters;
