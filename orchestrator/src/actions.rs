@@ -26,7 +26,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Duration;
 
-use crate::{clock::now_ms, feed, jobs::StoreError, orchestrator::Orchestrator};
+use crate::{feed, jobs::StoreError, orchestrator::Orchestrator};
 
 /// How long the broker may take to store a result or a dead letter.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
@@ -79,6 +79,10 @@ impl Orchestrator {
                 tracing::debug!(code = %refusal.code, message = refusal.message, "no job is started");
             })),
             What::AskParties { wallet, anew } => Outcome::Terms(self.terms_of(wallet, anew).await),
+            What::DoubtParty { party, wallet } => {
+                self.directory.doubt(&party, wallet);
+                Outcome::Done
+            }
             What::ForgetParties { wallet, but_newest: true } => {
                 self.directory.forget_older(wallet);
                 Outcome::Done
@@ -121,8 +125,11 @@ impl Orchestrator {
     }
 
     async fn terms_of(&self, wallet: WalletId, anew: bool) -> PairTerms {
-        let facts =
-            if anew { self.directory.wallet_anew(wallet).await } else { self.directory.wallet(wallet).await };
+        let facts = if anew {
+            self.directory.wallet_anew(wallet).await
+        } else {
+            self.directory.wallet_to_sign(wallet).await
+        };
         Pair::ALL.into_iter().map(|pair| (pair, facts.terms(pair))).collect()
     }
 
@@ -132,7 +139,7 @@ impl Orchestrator {
     /// so the invitation is sent again for a moment: none of the copies before reached a worker.
     async fn invite(&self, seat: &Seat, session: SessionId, manifest: Vec<u8>, lasts: Duration) -> Invited {
         let party = &seat.party;
-        let asked_at_ms = now_ms();
+        let asked_at_ms = self.clock.now_ms();
         let invitation = match codec::encode(&Invitation { manifest }) {
             Ok(invitation) => Bytes::from(invitation),
             Err(error) => return Invited::NotSent(Refusal::new(Code::Internal, error.to_string())),
@@ -157,7 +164,7 @@ impl Orchestrator {
             Ok((InvitationReply::Refused(refusal), time)) => {
                 tracing::info!(%session, %party, code = %refusal.code, "invitation refused");
                 // Halfway between request and answer.
-                let times = time.map(|theirs_ms| (theirs_ms, asked_at_ms.midpoint(now_ms())));
+                let times = time.map(|theirs_ms| (theirs_ms, asked_at_ms.midpoint(self.clock.now_ms())));
                 Invited::Refused { refusal, times }
             }
             Err(error) => {
@@ -244,7 +251,7 @@ impl Orchestrator {
     /// Publishes how far a session has come, for its observers. The message may be lost.
     async fn announce_step(&self, session: SessionId, step: Step) {
         let address = Address::Event { session, from: Speaker::Orchestrator };
-        let progress = Progress { session, step, at_ms: now_ms() };
+        let progress = Progress { session, step, at_ms: self.clock.now_ms() };
         if let Err(error) = self.bus.publish(&address, Bytes::from(progress.to_json())).await {
             tracing::debug!(%session, %error, "progress was not published");
         }

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use duet_wire::TenantId;
 
-use crate::{board::Load, clock::now_ms, orchestrator::Orchestrator};
+use crate::{board::Load, orchestrator::Orchestrator};
 
 /// There is no room for one more job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Orchestrator {
             return Err(full);
         }
         let (all, own) = self.board.load(tenant);
-        let now_ms = now_ms();
+        let now_ms = self.clock.now_ms();
         room(own, self.queue.max_open_jobs_per_tenant, "the tenant", now_ms)?;
         room(all, self.queue.max_open_jobs, "the queue", now_ms)
     }

@@ -30,7 +30,6 @@ use tracing::Instrument as _;
 
 use crate::{
     board::key_of,
-    clock::now_ms,
     directory::{WalletFacts, unknown_wallet},
     jobs::{Changed, StoreError, request_of},
     orchestrator::Orchestrator,
@@ -121,8 +120,8 @@ impl Orchestrator {
         if let Some(refusal) = facts.silence() {
             return Err(refusal.clone());
         }
-        let request = authenticate(&signed, &facts)?;
-        if !self.nonces.take(request.nonce, now_ms()) {
+        let request = authenticate(&signed, &facts, self.clock.now_ms())?;
+        if !self.nonces.take(request.nonce, self.clock.now_ms()) {
             return Err(Refusal::new(
                 Code::Conflict,
                 "the device has sent this request before; sign a new one",
@@ -291,7 +290,7 @@ impl Orchestrator {
                     return Err(Refusal::new(Code::NotFound, "there is no such job for this wallet"));
                 }
                 record
-                    .apply(&JobEvent::Reject, record.fence, now_ms())
+                    .apply(&JobEvent::Reject, record.fence, self.clock.now_ms())
                     .map_err(|error| Refusal::new(Code::Conflict, error.to_string()))
             })
             .await?;
@@ -337,14 +336,18 @@ impl From<&Rejected> for Refusal {
 
 /// The request, if it is signed under a device card that one of the wallet's parties names. A party
 /// that names another card gains no signature: the device itself has to take part.
-fn authenticate(signed: &SignedApproval, facts: &WalletFacts) -> Result<ApprovalRequest, Refusal> {
+fn authenticate(
+    signed: &SignedApproval,
+    facts: &WalletFacts,
+    now_ms: u64,
+) -> Result<ApprovalRequest, Refusal> {
     let keys = facts.device_keys();
     if keys.is_empty() {
         return Err(unknown_wallet());
     }
     let mut reason = None;
     for key in keys {
-        match signed.verify(&key, now_ms()) {
+        match signed.verify(&key, now_ms) {
             Ok(request) => return Ok(request),
             Err(error @ ApprovalError::NotFresh { issued_at_ms, now_ms }) => {
                 tracing::warn!(device_ms = issued_at_ms, orchestrator_ms = now_ms, "clocks differ");

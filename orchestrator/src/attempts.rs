@@ -20,6 +20,7 @@ use duet_queue::{
     store::{JobKey, Version},
     verified::SealedResult,
 };
+use duet_wire::Refusal;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -29,7 +30,6 @@ use tracing::{Instrument as _, Span};
 
 use crate::{
     board::{Board, Snapshot},
-    clock::now_ms,
     jobs::StoreError,
     orchestrator::Orchestrator,
 };
@@ -179,6 +179,7 @@ struct Driver {
     tasks: JoinSet<(ActionId, Outcome)>,
     began: Instant,
     is_connected: bool,
+    dispute: Option<Refusal>,
 }
 
 /// Drives the core until it is dropped. `seed` is secret and used once.
@@ -193,6 +194,7 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, asked: Asked, seed: [u8
         tasks: JoinSet::new(),
         began: Instant::now(),
         is_connected: true,
+        dispute: None,
     };
     loop {
         let due = driver.core.next_due().map(|due| driver.began + due);
@@ -227,13 +229,18 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, asked: Asked, seed: [u8
 impl Driver {
     fn take(&mut self, event: Event) {
         let is_connected = self.orchestrator.bus.is_connected();
-        let mut events = VecDeque::with_capacity(2);
+        let mut events = VecDeque::with_capacity(3);
         if core::mem::replace(&mut self.is_connected, is_connected) != is_connected {
             events.push_back(Event::Connected(is_connected));
         }
+        let dispute = self.orchestrator.clock.require_agreement().err();
+        if self.dispute != dispute {
+            self.dispute.clone_from(&dispute);
+            events.push_back(Event::Disputed(dispute));
+        }
         events.push_back(event);
         while let Some(event) = events.pop_front() {
-            let now = Now { wall_ms: now_ms(), steady: self.began.elapsed() };
+            let now = Now { wall_ms: self.orchestrator.clock.now_ms(), steady: self.began.elapsed() };
             for action in self.core.handle(event, now) {
                 let id = action.id;
                 if let Some(outcome) = self.perform(action) {

@@ -31,7 +31,6 @@ use tokio::time::{Duration, timeout};
 
 use crate::{
     api::{BatchJobView, BatchView, EndView},
-    clock::now_ms,
     feed::{Cursor, InvalidCursor, Reader},
     jobs::StoreError,
     orchestrator::Orchestrator,
@@ -169,7 +168,7 @@ impl Orchestrator {
         let record = BatchRecord {
             id,
             tenant: tenant.clone(),
-            created_at_ms: now_ms(),
+            created_at_ms: self.clock.now_ms(),
             after,
             jobs,
             ended_before,

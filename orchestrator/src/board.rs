@@ -17,13 +17,14 @@ use duet_protocol::ids::WalletId;
 use duet_queue::{
     line::{FairQueue, Next, Ticket},
     meter::Meter,
+    reasons::{self, Reasons},
     summary::Summary,
 };
 use duet_wire::{JobId, JobRecord, JobState, JobStateName, TenantId};
 use lru::LruCache;
 use tokio::sync::watch;
 
-use crate::clock::{now_ms, whole_millis};
+use crate::clock::{Clock, whole_millis};
 
 /// How many open jobs' whole records are kept: those that changed last. That is more than are in
 /// work at once, so a job that was just accepted or begun here need not be read from the broker
@@ -94,6 +95,7 @@ struct Jobs {
     loads: HashMap<TenantId, Load>,
     /// How many jobs wait for each wallet's owner. A wallet without an entry has none.
     waiting: HashMap<WalletId, u32>,
+    reasons: Reasons,
     watched: HashMap<Key, watch::Sender<Option<Snapshot>>>,
     recent: LruCache<Key, Snapshot>,
     /// The jobs whose records only a later release can read.
@@ -110,6 +112,7 @@ impl Jobs {
             ended: Meter::default(),
             loads: HashMap::new(),
             waiting: HashMap::new(),
+            reasons: Reasons::default(),
             watched: HashMap::new(),
             recent: LruCache::new(MAX_RECENT),
             left_to_later: HashSet::new(),
@@ -125,6 +128,7 @@ impl Jobs {
         if let Some(wallet) = summary.waits_for {
             *self.waiting.entry(wallet).or_default() += 1;
         }
+        self.reasons.add(summary.waiting);
     }
 
     fn remove(&mut self, key: &Key) {
@@ -153,6 +157,7 @@ impl Jobs {
                 count.remove();
             }
         }
+        self.reasons.remove(summary.waiting);
     }
 }
 
@@ -162,6 +167,7 @@ pub(crate) struct Board {
     /// Changes when a job becomes ready to start.
     freed: watch::Sender<()>,
     longest_pause_ms: u64,
+    clock: Clock,
 }
 
 /// A job that this process works on. Dropping it releases the job.
@@ -230,9 +236,9 @@ impl Board {
     /// An empty picture, with places for `max_in_hand_per_tenant` jobs of one tenant at once. No
     /// job rests longer than `longest_pause`, nor longer than the pause that was noted for it,
     /// whatever the time: the clock that noted it may have been ahead.
-    pub(crate) fn new(max_in_hand_per_tenant: usize, longest_pause: Duration) -> Self {
+    pub(crate) fn new(max_in_hand_per_tenant: usize, longest_pause: Duration, clock: Clock) -> Self {
         let jobs = Mutex::new(Jobs::new(max_in_hand_per_tenant));
-        Self { jobs, freed: watch::Sender::new(()), longest_pause_ms: whole_millis(longest_pause) }
+        Self { jobs, freed: watch::Sender::new(()), longest_pause_ms: whole_millis(longest_pause), clock }
     }
 
     fn lock(&self) -> MutexGuard<'_, Jobs> {
@@ -247,10 +253,10 @@ impl Board {
             return snapshot;
         }
         jobs.left_to_later.remove(key);
-        let mut summary = Summary::new(&snapshot.value, revision.into(), now_ms());
+        let mut summary = Summary::new(&snapshot.value, revision.into(), self.clock.now_ms());
         // By the clock that noted both times, which may have been ahead.
         let pause_ms = summary.next_attempt_at_ms.saturating_sub(summary.updated_at_ms);
-        let latest_ms = now_ms().saturating_add(pause_ms.min(self.longest_pause_ms));
+        let latest_ms = self.clock.now_ms().saturating_add(pause_ms.min(self.longest_pause_ms));
         summary.next_attempt_at_ms = summary.next_attempt_at_ms.min(latest_ms);
         let is_open = summary.is_open();
         jobs.list.insert(place(&summary));
@@ -270,7 +276,7 @@ impl Board {
         if let Some(before) = jobs.all.insert(key.clone(), summary) {
             jobs.discount(&before);
             if before.is_open() && !is_open {
-                let now_ms = now_ms();
+                let now_ms = self.clock.now_ms();
                 jobs.ended.count(now_ms);
                 if let Some(load) = jobs.loads.get_mut(&before.tenant) {
                     load.ended.count(now_ms);
@@ -398,6 +404,25 @@ impl Board {
         self.lock().waiting.get(&wallet).copied().unwrap_or(0)
     }
 
+    /// How many jobs wait, by reason.
+    pub(crate) fn reasons(&self) -> Reasons {
+        self.lock().reasons.clone()
+    }
+
+    /// Ends the rest of up to `most` jobs that wait for parties that were silent. Returns them.
+    pub(crate) fn wake_after_silence(&self, now_ms: u64, most: usize) -> Vec<(TenantId, JobId)> {
+        let mut jobs = self.lock();
+        let is_woken =
+            |job: &&Summary| job.waiting.is_some_and(reasons::is_silence) && job.next_attempt_at_ms <= now_ms;
+        let woken = jobs.all.values().filter(is_woken).take(most);
+        let woken: Vec<_> = woken.map(|job| (job.tenant.clone(), job.job)).collect();
+        for (tenant, job) in &woken {
+            jobs.queue.end_rest(tenant, *job);
+        }
+        self.freed.send_replace(());
+        woken
+    }
+
     /// Observes the job under `key` from now on.
     pub(crate) fn observe(self: &Arc<Self>, key: &Key) -> Observer {
         let mut jobs = self.lock();
@@ -446,7 +471,12 @@ mod tests {
         QueueSettings,
         need::{Need, need},
     };
-    use duet_wire::{Pair, Priority, SignedRequest, job::StateForm, record::Kept, unknown::UnknownName};
+    use duet_wire::{
+        Code, Pair, Priority, SignedRequest,
+        job::{StateForm, Waiting},
+        record::Kept,
+        unknown::UnknownName,
+    };
 
     use super::*;
 
@@ -512,7 +542,7 @@ mod tests {
 
     #[test]
     fn a_state_of_a_later_release_is_open_and_needs_nothing_from_this_one() {
-        let board = Board::new(4, Duration::from_secs(15));
+        let board = Board::new(4, Duration::from_secs(15), Clock::default());
         let paused = JobState::Unknown(UnknownName::new("paused").unwrap());
         let past = JobRecord { expires_at_ms: 2, ..record(1, 1, paused) };
         put(&board, past.clone(), 1);
@@ -532,7 +562,7 @@ mod tests {
 
     #[test]
     fn lists_are_newest_first_and_paged() {
-        let board = Board::new(4, Duration::from_secs(15));
+        let board = Board::new(4, Duration::from_secs(15), Clock::default());
         for job in 1..=5 {
             put(&board, record(job, u64::from(job) * 10, JobState::Queued), job.into());
         }
@@ -548,11 +578,11 @@ mod tests {
 
     #[test]
     fn a_job_rests_no_longer_than_the_longest_pause_whatever_time_was_noted() {
-        let board = Arc::new(Board::new(4, Duration::from_secs(15)));
-        let earliest_ms = now_ms();
+        let board = Arc::new(Board::new(4, Duration::from_secs(15), Clock::default()));
+        let earliest_ms = board.clock.now_ms();
         let ahead = JobRecord { next_attempt_at_ms: u64::MAX, ..record(1, 1, JobState::Queued) };
         put(&board, ahead, 1);
-        let latest_ms = now_ms() + 15_000;
+        let latest_ms = board.clock.now_ms() + 15_000;
         let due_ms = board.due(&tenant(), JobId([1; 16])).unwrap();
         assert!((earliest_ms..=latest_ms).contains(&due_ms), "{due_ms}");
         assert_eq!(
@@ -563,8 +593,33 @@ mod tests {
     }
 
     #[test]
+    fn jobs_that_wait_for_a_party_are_woken_when_it_answers() {
+        let board = Arc::new(Board::new(4, Duration::from_secs(15), Clock::default()));
+        let waiting = |job: u8, code| {
+            let waiting = Waiting { code, message: String::new(), since_ms: 1 };
+            JobRecord { waiting: Some(waiting), ..record(job, 1, JobState::Queued) }
+        };
+        let long = board.clock.now_ms() + 600_000;
+        for (job, code) in [(1, Code::PartyAway), (2, Code::Deadline), (3, Code::Locked)] {
+            put(&board, waiting(job, code), job.into());
+            let mut held = board.hold(&tenant(), JobId([job; 16])).unwrap();
+            held.rest_until(long);
+        }
+        assert_eq!(board.reasons().by_code().iter().map(|(_, count)| count).sum::<usize>(), 3);
+        let due = || [1, 2, 3].map(|job| board.due(&tenant(), JobId([job; 16])).unwrap());
+        assert_eq!(due(), [long; 3]);
+        assert_eq!(board.wake_after_silence(1, 1).len(), 1, "at most as many as there is room for");
+        assert_eq!(board.wake_after_silence(1, 9).len(), 2);
+        assert_eq!(due(), [0, 0, long]);
+        put(&board, waiting(1, Code::Locked), 4);
+        put(&board, record(2, 1, running()), 5);
+        let locked = board.reasons().by_code().into_iter().filter(|(_, count)| *count > 0);
+        assert_eq!(locked.collect::<Vec<_>>(), [(Code::Locked, 2)]);
+    }
+
+    #[test]
     fn open_jobs_are_counted_once() {
-        let board = Board::new(4, Duration::from_secs(15));
+        let board = Board::new(4, Duration::from_secs(15), Clock::default());
         put(&board, record(1, 1, JobState::Queued), 1);
         put(&board, record(2, 1, JobState::Queued), 2);
         put(&board, record(1, 1, running()), 3);
@@ -585,7 +640,7 @@ mod tests {
 
     #[test]
     fn jobs_that_wait_for_an_owner_are_counted_per_wallet() {
-        let board = Board::new(4, Duration::from_secs(15));
+        let board = Board::new(4, Duration::from_secs(15), Clock::default());
         let waiting = |job: u8, wallet: u8| {
             let document = serde_json::json!({
                 "version": 1,
@@ -614,7 +669,7 @@ mod tests {
 
     #[test]
     fn the_newest_record_of_an_open_job_is_at_hand() {
-        let board = Board::new(4, Duration::from_secs(15));
+        let board = Board::new(4, Duration::from_secs(15), Clock::default());
         let key = |job: u16| Key::from((&tenant(), JobId(u128::from(job).to_be_bytes())));
         let put = |job: u16, state: JobState, revision: u64| {
             let id = JobId(u128::from(job).to_be_bytes());
@@ -643,7 +698,7 @@ mod tests {
 
     #[test]
     fn what_is_older_than_known_changes_nothing() {
-        let board = Board::new(4, Duration::from_secs(15));
+        let board = Board::new(4, Duration::from_secs(15), Clock::default());
         put(&board, record(1, 1, JobState::Cancelled), 5);
         put(&board, record(1, 1, JobState::Queued), 4);
         assert_eq!(open(&board), (0, 0));
@@ -651,7 +706,7 @@ mod tests {
 
     #[tokio::test]
     async fn observers_see_the_change_and_leave_nothing_behind() {
-        let board = Arc::new(Board::new(4, Duration::from_secs(15)));
+        let board = Arc::new(Board::new(4, Duration::from_secs(15), Clock::default()));
         let key = Key::from((&tenant(), JobId([1; 16])));
         let mut observer = board.observe(&key);
         put(&board, record(1, 1, running()), 1);

@@ -14,7 +14,7 @@ use duet_wire::{Code, Refusal};
 
 mod asking;
 
-pub(crate) use asking::{BrokerProof, run};
+pub(crate) use asking::{BrokerProof, learn_time, run};
 
 /// What an operator adds to the configuration of a broker that does not answer.
 const LINES: &str = "add to account SYS `exports: [{ service: \"$SYS.REQ.SERVER.PING.JSZ\", response_type: stream, accounts: [DUET] }]`, to \
@@ -144,7 +144,8 @@ mod tests {
     /// The verdict, and whether further answers would be waited for.
     fn judged(answers: impl IntoIterator<Item = Value>) -> (Result<(), Flaw>, bool) {
         let read = |answer: Value| Node::read(answer.to_string().as_bytes());
-        let told = |value| Answer { value, sent_ms: 0, received_ms: 0 };
+        let at = std::time::Instant::now();
+        let told = |value| Answer { value, sent_ms: 0, received_ms: 0, sent_at: at, received_at: at };
         let answers: Vec<Told> = answers.into_iter().map(|answer| told(read(answer))).collect();
         (judge(&answers), is_enough(&answers))
     }

@@ -30,11 +30,7 @@ use duet_wire::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    clock::{now_ms, whole_millis},
-    jobs::StoreError,
-    orchestrator::Orchestrator,
-};
+use crate::{clock::whole_millis, jobs::StoreError, orchestrator::Orchestrator};
 
 /// How often an entry is read again because another orchestrator wrote first.
 const MAX_CONFLICTS: usize = 16;
@@ -93,7 +89,7 @@ impl Orchestrator {
             return Ok(None);
         }
         let key = entry(request, digest);
-        let claim = Claim { job: request.job(), at_ms: now_ms(), kept: Kept::default() };
+        let claim = Claim { job: request.job(), at_ms: self.clock.now_ms(), kept: Kept::default() };
         for _ in 0..MAX_CONFLICTS {
             match self.claims.create(&key, &claim).await {
                 Ok(_) => return Ok(None),
@@ -127,7 +123,7 @@ impl Orchestrator {
                 | JobState::Unknown(_) => true,
                 JobState::Failed { .. } | JobState::Expired | JobState::Cancelled => false,
             },
-            None => now_ms().saturating_sub(claim.at_ms) < UNBORN_MS,
+            None => self.clock.now_ms().saturating_sub(claim.at_ms) < UNBORN_MS,
         })
     }
 
@@ -149,7 +145,7 @@ impl Orchestrator {
         }
         let key = entry(request, digest);
         for _ in 0..MAX_CONFLICTS {
-            let answer = Answer { signature: made, at_ms: now_ms(), kept: Kept::default() };
+            let answer = Answer { signature: made, at_ms: self.clock.now_ms(), kept: Kept::default() };
             match self.answers.create(&key, &answer).await {
                 Ok(_) => return Ok(made),
                 Err(WriteError::Conflict { .. }) => {}

@@ -8,12 +8,11 @@
 use core::time::Duration;
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use duet_bus::{Address, Bus, RequestError, Speaker};
+use duet_bus::Bus;
 use duet_protocol::{
-    codec,
     ids::{PartyId, ShareIndex, WalletId},
     public_key::{ChainCode, DerivationPath, PublicKey},
 };
@@ -24,20 +23,16 @@ use duet_wire::{
     wallet::{InitiatorState, WalletParty, WalletStatus},
 };
 use futures::future::join_all;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
-use crate::api::{PairView, WalletView};
-
-/// How long a party may take to answer a question about its wallets.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+use crate::{
+    api::{PairView, WalletView},
+    prober::Prober,
+};
 
 /// How old an answer may be when a job is refused because of it. So a burst of refusals does not
 /// cause as many questions.
 const MOMENT: Duration = Duration::from_secs(1);
-
-/// After every party failed to answer, treat them as unreachable for this long and use cached
-/// answers. So incoming jobs do not wait for answers one after another.
-const AWAY: Duration = Duration::from_secs(5);
 
 /// How many wallets are remembered, some 2 KiB each. Beyond that the one fetched longest ago is
 /// dropped.
@@ -67,6 +62,11 @@ impl WalletFacts {
             Answer::Known(info) => Some(&**info),
             Answer::Unknown | Answer::Silent(_) => None,
         })
+    }
+
+    /// Whether every party has answered.
+    fn is_complete(&self) -> bool {
+        !self.answers.values().any(|answer| matches!(answer, Answer::Silent(_)))
     }
 
     /// Whether all parties that know the wallet agree on its key and on its device's card. If they
@@ -278,16 +278,6 @@ fn child(view: &WalletInfo, path: &DerivationPath) -> Result<PublicKey, Refusal>
         .map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))
 }
 
-/// Why a party gave no answer.
-pub(crate) fn unanswered(error: &RequestError, party: &PartyId) -> Refusal {
-    match error {
-        RequestError::NoResponders { .. } => {
-            Refusal::new(Code::PartyAway, format!("no worker of {party} is there"))
-        }
-        other => other.to_refusal(party.as_str()),
-    }
-}
-
 /// The refusal when no party has the wallet.
 pub(crate) fn unknown_wallet() -> Refusal {
     Refusal::new(Code::UnknownWallet, "none of the parties here has this wallet")
@@ -298,8 +288,6 @@ struct Remembered {
     asked_at: Instant,
     /// Whether the facts are outdated, so that they have to be fetched again.
     is_outdated: bool,
-    /// When the parties were last asked again and none answered.
-    silent_at: Option<Instant>,
 }
 
 /// A party that the orchestrator works with.
@@ -314,53 +302,88 @@ pub struct PartyEntry {
 
 /// The parties and their answers.
 pub(crate) struct Directory {
-    bus: Bus,
-    parties: Vec<PartyEntry>,
+    parties: Vec<(PartyEntry, Arc<Prober>)>,
+    changed: watch::Sender<()>,
     max_age: Duration,
     remembered: Mutex<HashMap<WalletId, Remembered>>,
 }
 
 impl Directory {
-    pub(crate) fn new(bus: Bus, parties: Vec<PartyEntry>, max_age: Duration) -> Self {
-        Self { bus, parties, max_age, remembered: Mutex::new(HashMap::new()) }
+    pub(crate) fn new(bus: &Bus, parties: Vec<PartyEntry>, max_age: Duration) -> Self {
+        let changed = watch::Sender::new(());
+        let with_prober = |entry: PartyEntry| {
+            let prober = Prober::new(bus.clone(), entry.party.clone(), changed.clone());
+            (entry, prober)
+        };
+        let parties = parties.into_iter().map(with_prober).collect();
+        Self { parties, changed, max_age, remembered: Mutex::new(HashMap::new()) }
     }
 
     /// The names of the configured parties.
     pub(crate) fn parties(&self) -> impl Iterator<Item = &PartyId> {
-        self.parties.iter().map(|entry| &entry.party)
+        self.parties.iter().map(|(entry, _)| &entry.party)
     }
 
     /// The facts about `wallet`. Fetches them when they are not known or too old.
     pub(crate) async fn wallet(&self, wallet: WalletId) -> WalletFacts {
-        if let Some(facts) = self.remembered(wallet) {
-            return facts;
+        match self.remembered(wallet) {
+            Some(facts) if facts.is_complete() => facts,
+            // Only the parties that gave no answer are asked again, and every one about an unknown
+            // wallet.
+            Some(facts) => {
+                let known = facts.answers.into_iter();
+                let known = known.filter(|(_, answer)| !matches!(answer, Answer::Silent(_)));
+                self.ask_about(wallet, known.collect()).await
+            }
+            None => self.refresh(wallet).await,
         }
-        self.refresh(wallet).await
+    }
+
+    /// The facts about `wallet` for a session that begins now. What a party said that is silent now
+    /// does not count.
+    pub(crate) async fn wallet_to_sign(&self, wallet: WalletId) -> WalletFacts {
+        let mut facts = self.wallet(wallet).await;
+        for (entry, prober) in &self.parties {
+            if let Some(silence) = prober.silence() {
+                facts.answers.insert(entry.party.clone(), Answer::Silent(silence));
+            }
+        }
+        facts
+    }
+
+    /// Records that an invitation to a session of `wallet` found no worker of `party`.
+    pub(crate) fn doubt(&self, party: &PartyId, wallet: WalletId) {
+        if let Some((_, prober)) = self.parties.iter().find(|(entry, _)| entry.party == *party) {
+            prober.doubt(wallet);
+        }
+    }
+
+    /// The parties, and why each is silent that is.
+    pub(crate) fn silences(&self) -> impl Iterator<Item = (&PartyId, Option<Refusal>)> {
+        self.parties.iter().map(|(_, prober)| (prober.party(), prober.silence()))
+    }
+
+    /// Changes when a party becomes silent, and when it answers again.
+    pub(crate) fn silence_changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// The facts about `wallet` for accepting a job, which can wait for the parties. While no party
     /// answers, it uses their last answers.
     pub(crate) async fn wallet_or_last_word(&self, wallet: WalletId) -> WalletFacts {
-        let away = |entry: &Remembered| entry.silent_at.is_some_and(|moment| moment.elapsed() < AWAY);
-        if let Some(facts) = self.last_word(wallet, away) {
+        let facts = self.wallet(wallet).await;
+        if facts.silence().is_none() {
             return facts;
         }
-        let facts = self.wallet(wallet).await;
-        match facts.silence() {
-            Some(_) => self.last_word(wallet, |_| true).unwrap_or(facts),
-            None => facts,
-        }
-    }
-
-    fn last_word(&self, wallet: WalletId, counts: impl Fn(&Remembered) -> bool) -> Option<WalletFacts> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.get(&wallet).filter(|entry| counts(entry)).map(|entry| entry.facts.clone())
+        remembered.get(&wallet).map_or(facts, |entry| entry.facts.clone())
     }
 
     /// The facts about `wallet`, at most [`MOMENT`] old. Callers use it before they refuse a job
     /// because of an older answer.
     pub(crate) async fn wallet_anew(&self, wallet: WalletId) -> WalletFacts {
         if let Some(facts) = self.remembered(wallet)
+            && facts.is_complete()
             && self.asked_within(wallet, MOMENT)
         {
             return facts;
@@ -373,15 +396,12 @@ impl Directory {
         remembered.get(&wallet).is_some_and(|entry| entry.asked_at.elapsed() < age)
     }
 
-    /// Recent facts about `wallet`, if they are complete.
+    /// Recent facts about `wallet`, if a party knows it.
     fn remembered(&self, wallet: WalletId) -> Option<WalletFacts> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = remembered.get(&wallet)?;
-        // A party that gave no answer is asked again at once, and so is every party about an
-        // unknown wallet.
-        let complete = entry.facts.views().next().is_some()
-            && !entry.facts.answers.values().any(|answer| matches!(answer, Answer::Silent(_)));
-        let counts = complete && !entry.is_outdated && entry.asked_at.elapsed() < self.max_age;
+        let is_known = entry.facts.views().next().is_some();
+        let counts = is_known && !entry.is_outdated && entry.asked_at.elapsed() < self.max_age;
         counts.then(|| entry.facts.clone())
     }
 
@@ -403,9 +423,15 @@ impl Directory {
 
     /// Asks every party about `wallet`.
     pub(crate) async fn refresh(&self, wallet: WalletId) -> WalletFacts {
-        let answers = join_all(self.parties.iter().map(|entry| async move {
+        self.ask_about(wallet, BTreeMap::new()).await
+    }
+
+    /// Asks the parties about `wallet` that are not among the `known` answers.
+    async fn ask_about(&self, wallet: WalletId, known: BTreeMap<PartyId, Answer>) -> WalletFacts {
+        let unknown = self.parties.iter().filter(|(entry, _)| !known.contains_key(&entry.party));
+        let asked = join_all(unknown.map(|(entry, prober)| async move {
             let party = &entry.party;
-            let answer = match self.ask(party, &CardRequest::Wallet { id: wallet }).await {
+            let answer = match prober.wallet(wallet).await {
                 Ok(CardReply::Wallet { wallet: info })
                     if info.id == wallet && speaks_for_itself(&info, entry) =>
                 {
@@ -427,17 +453,19 @@ impl Directory {
             (party.clone(), answer)
         }))
         .await;
-        let facts = WalletFacts { answers: answers.into_iter().collect() };
-        self.remember(wallet, facts.clone());
+        let is_all = known.is_empty();
+        let facts = WalletFacts { answers: known.into_iter().chain(asked).collect() };
+        self.remember(wallet, facts.clone(), is_all);
         facts
     }
 
-    fn remember(&self, wallet: WalletId, facts: WalletFacts) {
+    /// Remembers the facts. `is_all` is whether they are all new. Otherwise some are as old as the
+    /// remembered ones.
+    fn remember(&self, wallet: WalletId, facts: WalletFacts, is_all: bool) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if facts.silence().is_some() {
             if let Some(entry) = remembered.get_mut(&wallet) {
                 entry.is_outdated = true;
-                entry.silent_at = Some(Instant::now());
             }
             return;
         }
@@ -451,8 +479,9 @@ impl Directory {
         {
             remembered.remove(&oldest);
         }
-        let (asked_at, is_outdated, silent_at) = (Instant::now(), false, None);
-        remembered.insert(wallet, Remembered { facts, asked_at, is_outdated, silent_at });
+        let earlier = remembered.get(&wallet).filter(|_| !is_all).map(|entry| entry.asked_at);
+        let asked_at = earlier.unwrap_or_else(Instant::now);
+        remembered.insert(wallet, Remembered { facts, asked_at, is_outdated: false });
     }
 
     /// A page of `tenant`'s wallets after `after`, and whether there are more.
@@ -465,8 +494,8 @@ impl Directory {
         after: Option<WalletId>,
         limit: usize,
     ) -> Result<(Vec<WalletFacts>, bool), Refusal> {
-        let listings = join_all(self.parties.iter().map(|entry| async move {
-            (entry.party.clone(), self.list_of(entry, tenant, after, limit).await)
+        let listings = join_all(self.parties.iter().map(|(entry, prober)| async move {
+            (entry.party.clone(), list_of(entry, prober, tenant, after, limit).await)
         }))
         .await;
         let mut found: BTreeMap<WalletId, BTreeMap<PartyId, Answer>> = BTreeMap::new();
@@ -503,7 +532,7 @@ impl Directory {
                 more = true;
                 break;
             }
-            for party in self.parties.iter().map(|entry| &entry.party) {
+            for party in self.parties() {
                 let refusal =
                     silent.iter().find(|(name, _)| name == party).map(|(_, refusal)| refusal.clone());
                 answers
@@ -514,60 +543,46 @@ impl Directory {
         }
         Ok((wallets, more))
     }
+}
 
-    /// Up to `limit` + 1 of `tenant`'s wallets at `party`, and whether there are more.
-    async fn list_of(
-        &self,
-        entry: &PartyEntry,
-        tenant: &TenantId,
-        mut after: Option<WalletId>,
-        limit: usize,
-    ) -> Result<(Vec<WalletInfo>, bool), Refusal> {
-        let party = &entry.party;
-        let mut own = Vec::new();
-        for _ in 0..MAX_PAGES_PER_LISTING {
-            let request = CardRequest::Wallets { after, limit: MAX_WALLETS_PER_PAGE };
-            let (page, more) = match self.ask(party, &request).await? {
-                CardReply::Wallets { wallets, more } => (wallets, more),
-                CardReply::Refused(refusal) => return Err(refusal),
-                _ => {
-                    return Err(Refusal::new(
-                        Code::PeerMisbehaved,
-                        format!("the answer of {party} is not of the expected kind"),
-                    ));
-                }
-            };
-            let last = page.last().map(|info| info.id);
-            // A page that does not advance would be requested for ever.
-            let leads_on = last.is_some() && last > after;
-            own.extend(
-                page.into_iter().filter(|info| info.tenant == *tenant && speaks_for_itself(info, entry)),
-            );
-            if own.len() > limit {
-                return Ok((own, true));
+/// Up to `limit` + 1 of `tenant`'s wallets at `party`, and whether there are more.
+async fn list_of(
+    entry: &PartyEntry,
+    prober: &Prober,
+    tenant: &TenantId,
+    mut after: Option<WalletId>,
+    limit: usize,
+) -> Result<(Vec<WalletInfo>, bool), Refusal> {
+    let party = &entry.party;
+    if let Some(silence) = prober.silence() {
+        return Err(silence);
+    }
+    let mut own = Vec::new();
+    for _ in 0..MAX_PAGES_PER_LISTING {
+        let request = CardRequest::Wallets { after, limit: MAX_WALLETS_PER_PAGE };
+        let (page, more) = match prober.ask(&request).await.map_err(|unanswered| unanswered.refusal)? {
+            CardReply::Wallets { wallets, more } => (wallets, more),
+            CardReply::Refused(refusal) => return Err(refusal),
+            _ => {
+                return Err(Refusal::new(
+                    Code::PeerMisbehaved,
+                    format!("the answer of {party} is not of the expected kind"),
+                ));
             }
-            if !more || !leads_on {
-                return Ok((own, false));
-            }
-            after = last;
+        };
+        let last = page.last().map(|info| info.id);
+        // A page that does not advance would be requested for ever.
+        let leads_on = last.is_some() && last > after;
+        own.extend(page.into_iter().filter(|info| info.tenant == *tenant && speaks_for_itself(info, entry)));
+        if own.len() > limit {
+            return Ok((own, true));
         }
-        Ok((own, true))
+        if !more || !leads_on {
+            return Ok((own, false));
+        }
+        after = last;
     }
-
-    async fn ask(&self, party: &PartyId, request: &CardRequest) -> Result<CardReply, Refusal> {
-        let internal = |error: &dyn core::fmt::Display| Refusal::new(Code::Internal, error.to_string());
-        let payload = codec::encode(request).map_err(|error| internal(&error))?;
-        let address = Address::Card { from: Speaker::Orchestrator, to: party.clone() };
-        let reply = self
-            .bus
-            .request(&address, payload, ANSWER_DEADLINE)
-            .await
-            .map_err(|error| unanswered(&error, party))?;
-        codec::decode(&reply).map_err(|error| {
-            tracing::warn!(%party, %error, "a party's answer does not parse");
-            Refusal::new(Code::PeerMisbehaved, format!("the answer of {party} does not parse"))
-        })
-    }
+    Ok((own, true))
 }
 
 /// Whether the party describes its own share in `info`.

@@ -19,7 +19,7 @@ use duet_wire::{
 
 use crate::{
     board::{Board, Snapshot, key_of},
-    clock::now_ms,
+    clock::Clock,
 };
 
 /// How often a change is decided anew because another orchestrator wrote first. Few orchestrators
@@ -262,11 +262,12 @@ const MAX_REMEMBERED_SESSIONS: usize = 4096;
 pub(crate) struct Sessions {
     bucket: Bucket<SessionRecord>,
     begun: Arc<Mutex<HashMap<SessionId, Entry<SessionRecord>>>>,
+    clock: Clock,
 }
 
 impl Sessions {
-    pub(crate) fn new(bucket: Bucket<SessionRecord>) -> Self {
-        Self { bucket, begun: Arc::default() }
+    pub(crate) fn new(bucket: Bucket<SessionRecord>, clock: Clock) -> Self {
+        Self { bucket, begun: Arc::default(), clock }
     }
 
     pub(crate) const fn bucket(&self) -> &Bucket<SessionRecord> {
@@ -314,7 +315,7 @@ impl Sessions {
                 None => self.bucket.get(&key).await?,
             };
             let Some(mut entry) = entry else { return Ok(()) };
-            if advance(&mut entry.value, event).is_err() {
+            if advance(&mut entry.value, event, self.clock.now_ms()).is_err() {
                 return Ok(());
             }
             match self.bucket.update(&key, &entry.value, entry.revision).await {
@@ -339,9 +340,9 @@ impl Sessions {
 
 /// Applies `event`, and before a signature the start that it implies. That both parties accepted is
 /// an event, not a durable write, so the stored state may still be `Inviting`.
-fn advance(record: &mut SessionRecord, event: SessionEvent) -> Result<(), IllegalTransition> {
+fn advance(record: &mut SessionRecord, event: SessionEvent, now_ms: u64) -> Result<(), IllegalTransition> {
     if event == SessionEvent::Sign && record.state == SessionState::Inviting {
-        record.apply(SessionEvent::Start, now_ms())?;
+        record.apply(SessionEvent::Start, now_ms)?;
     }
-    record.apply(event, now_ms())
+    record.apply(event, now_ms)
 }

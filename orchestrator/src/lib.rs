@@ -76,6 +76,8 @@ mod markers;
 mod metrics;
 mod orchestrator;
 mod outcome;
+mod prober;
+mod reasons;
 #[cfg(test)]
 mod recorded;
 mod retry_after;

@@ -225,10 +225,10 @@ impl Metrics {
         );
         registry.register_with_unit(
             "duet_clock_skew",
-            "how far another clock was ahead of this one (negative: behind) when it caused a \
+            "how far a clock was ahead of the broker's (negative: behind) when it caused a \
              refusal: `device`, `service`, `partner` (0 again once that party accepts an \
-             invitation), `requester`. Watch for: more than 5 or less than −5: set the clock that \
-             is wrong",
+             invitation), `requester`; and how far the broker's is ahead of this machine's: \
+             `broker`. Watch for: more than 5 or less than −5: set the clock that is wrong",
             Unit::Seconds,
             self.clock_skew.clone(),
         );
@@ -332,7 +332,8 @@ impl Metrics {
         self.ends_published.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// Sets how far the clock of the holder of share `index` is ahead of this one, in milliseconds.
+    /// Sets how far the clock of the holder of share `index` is ahead of the broker's, in
+    /// milliseconds.
     pub(crate) fn clock_skew(&self, index: ShareIndex, ahead_ms: i64) {
         let against = match index {
             ShareIndex::Device => "device",
@@ -342,9 +343,16 @@ impl Metrics {
         self.set_clock_skew(against, ahead_ms);
     }
 
-    /// Sets how far a requester's clock is ahead of this one, in milliseconds.
+    /// Sets how far a requester's clock is ahead of the broker's, in milliseconds.
     pub(crate) fn requester_skew(&self, ahead_ms: u64) {
         self.set_clock_skew("requester", i64::try_from(ahead_ms).unwrap_or(i64::MAX));
+    }
+
+    /// Sets how far the broker's clock is ahead of this machine's, in milliseconds, if it is known.
+    pub(crate) fn broker_ahead(&self, ahead_ms: Option<i64>) {
+        if let Some(ahead_ms) = ahead_ms {
+            self.set_clock_skew("broker", ahead_ms);
+        }
     }
 
     fn set_clock_skew(&self, against: &'static str, ahead_ms: i64) {
@@ -454,6 +462,20 @@ impl Collector for Present {
             let labels = [("state", state)];
             ConstGauge::new(whole(jobs)).encode(metric.encode_family(&labels)?)?;
         }
+        let help = "*all*: jobs that wait for the reason `code`, by what the orchestrators wrote. Watch for: above 0 for \
+                    minutes: docs/errors.md says what to do";
+        let mut metric = encoder.encode_descriptor("duet_jobs_waiting", help, None, MetricType::Gauge)?;
+        for (code, jobs) in self.0.board.reasons().by_code() {
+            let labels = [("code", code.as_str())];
+            ConstGauge::new(whole(jobs)).encode(metric.encode_family(&labels)?)?;
+        }
+        let help = "0 while the party answers no question of this process, which asks when a job needs it. Watch for: 0 \
+                    for a minute: no worker of that party runs, or the broker keeps it away";
+        let mut metric = encoder.encode_descriptor("duet_party_reachable", help, None, MetricType::Gauge)?;
+        for (party, silence) in self.0.directory.silences() {
+            let labels = [("party", party.as_str())];
+            ConstGauge::new(i64::from(silence.is_none())).encode(metric.encode_family(&labels)?)?;
+        }
         let broker = &self.0.broker;
         for (name, help, value) in [
             (
@@ -472,6 +494,12 @@ impl Collector for Present {
                 "1 if `--trust-broker` has jobs accepted and started although `duet_broker_safe` is 0. Watch \
                  for: 1: a power cut may revoke what was acknowledged",
                 i64::from(broker.is_trusted()),
+            ),
+            (
+                "duet_broker_clocks_agree",
+                "1 unless the clocks of the broker's nodes differ by more than 2 s. Watch for: 0: no job \
+                 expires; set the clock of the node that the log names",
+                i64::from(self.0.clock.require_agreement().is_ok()),
             ),
         ] {
             let gauge = ConstGauge::new(value);

@@ -14,6 +14,7 @@ use crate::{
     batch::BatchRecord,
     board::Board,
     broker_proof::BrokerProof,
+    clock::Clock,
     digests::{Answer, Claim},
     directory::Directory,
     feed::Feed,
@@ -31,6 +32,7 @@ use crate::{
 pub struct Orchestrator {
     pub(crate) bus: Bus,
     pub(crate) broker: BrokerProof,
+    pub(crate) clock: Clock,
     pub(crate) storage: StorageSettings,
     pub(crate) stores: Stores,
     pub(crate) http: HttpSettings,

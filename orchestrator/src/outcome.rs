@@ -28,7 +28,6 @@ use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
 use crate::{
-    clock::now_ms,
     directory::WalletFacts,
     jobs::{StoreError, request_of},
     orchestrator::Orchestrator,
@@ -207,7 +206,7 @@ impl Orchestrator {
         let verified = Verified::check(request, key, signature)?;
         let first = self.first_signature(request, verified.digest(), &key, signature).await?;
         let verified = if first == signature { verified } else { Verified::check(request, key, first)? };
-        let sealed = verified.seal(request, session, now_ms(), &self.result_key);
+        let sealed = verified.seal(request, session, self.clock.now_ms(), &self.result_key);
         sealed.map_err(|error| NotSealed::Later(error.to_string()))
     }
 }

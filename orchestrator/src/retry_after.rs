@@ -65,6 +65,6 @@ mod tests {
         for nonsense in ["", "soon", "-5", "1.5", "06 Nov 1994", "Sun, 06 Nov 1994 08:51:37"] {
             assert_eq!(asked(nonsense, None), None, "{nonsense}");
         }
-        assert_eq!(super::retry_after(&HeaderMap::new(), SystemTime::now()), None);
+        assert_eq!(super::retry_after(&HeaderMap::new(), SystemTime::UNIX_EPOCH), None);
     }
 }

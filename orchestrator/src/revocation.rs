@@ -28,7 +28,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     board::key_of,
-    clock::now_ms,
     jobs::{Changed, StoreError, request_of},
     orchestrator::Orchestrator,
 };
@@ -128,8 +127,13 @@ impl Orchestrator {
                 .collect(),
             None => self.directory.parties().cloned().collect(),
         };
-        let revocation =
-            JobRevocation { proof, at_ms: now_ms(), kept_by: Vec::new(), waits_for, refused_by: Vec::new() };
+        let revocation = JobRevocation {
+            proof,
+            at_ms: self.clock.now_ms(),
+            kept_by: Vec::new(),
+            waits_for,
+            refused_by: Vec::new(),
+        };
         let mut was_open = false;
         let changed = self
             .jobs
@@ -152,7 +156,7 @@ impl Orchestrator {
                         };
                         was_open = true;
                         record
-                            .apply(&event, record.fence, now_ms())
+                            .apply(&event, record.fence, self.clock.now_ms())
                             .map_err(|error| Err(Refusal::new(Code::Internal, error.to_string())))?;
                     }
                     // The parties end a running session; then no other follows.
@@ -181,8 +185,9 @@ impl Orchestrator {
     }
 
     async fn tell_again(&self) {
-        let now = now_ms();
-        let mut waiting = self.board.select(|job| job.revocation_waits && now < job.expires_at_ms);
+        let now = self.clock.now_ms();
+        let mut waiting =
+            self.board.select(|job| job.revocation_waits && !self.clock.has_passed(job.expires_at_ms));
         waiting.sort_unstable_by_key(|job| job.updated_at_ms);
         // Rotation gives each job its turn, however many wait.
         let round = usize::try_from(now / 1000).unwrap_or_default();
@@ -204,7 +209,7 @@ impl Orchestrator {
         let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
         let record = &entry.value;
         let Some(revocation) = &record.revocation else { return Ok(()) };
-        if revocation.waits_for.is_empty() || now_ms() >= record.expires_at_ms {
+        if revocation.waits_for.is_empty() || self.clock.has_passed(record.expires_at_ms) {
             return Ok(());
         }
         let signed = SignedRevocation { request: record.request.clone(), proof: revocation.proof };

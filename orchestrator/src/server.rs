@@ -25,7 +25,7 @@ use crate::{
     auth::{TenantAccess, Tokens},
     board::Board,
     broker_proof::{self, BrokerProof},
-    clock::now_ms,
+    clock::Clock,
     directory::{Directory, PartyEntry},
     feed::{self, Feed},
     http,
@@ -33,7 +33,7 @@ use crate::{
     markers,
     metrics::Metrics,
     orchestrator::{Orchestrator, jitter},
-    outcome, revocation,
+    outcome, reasons, revocation,
     room::Room,
     settings::HttpSettings,
     stores::{self, Buckets, Stores},
@@ -206,27 +206,41 @@ impl ApiServer {
         let bus = Bus::connect(config.broker).await?;
         let Buckets { jobs, sessions, batches, endpoints, retries, claims, answers } =
             prepare_storage(&bus, &config.storage, patience).await?;
-        let board = Arc::new(Board::new(config.queue.in_flight_per_tenant(), config.queue.longest_pause()));
+        // The board and all writers below need the time.
+        let clock = Clock::default();
+        broker_proof::learn_time(&bus, &clock).await;
+        let (in_flight, longest) = (config.queue.in_flight_per_tenant(), config.queue.longest_pause());
+        let board = Arc::new(Board::new(in_flight, longest, clock.clone()));
         let instance = ulid::Ulid::new().to_string();
+        let audit_clock = {
+            let clock = clock.clone();
+            move || clock.now_ms()
+        };
         let (recording, audit) =
-            Recording::start(&bus, Speaker::Orchestrator, &instance, config.result_key.clone(), now_ms);
+            Recording::start(&bus, Speaker::Orchestrator, &instance, config.result_key.clone(), audit_clock);
         let (attempts, asked) = Attempts::new();
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| OrchestratorError::Entropy(error.to_string()))?;
         let orchestrator = Arc::new(Orchestrator {
-            directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
+            directory: Directory::new(&bus, config.parties, config.queue.directory_age),
             bus,
             broker: BrokerProof::new(config.trust_broker),
+            clock: clock.clone(),
             webhooks: Endpoints::new(endpoints),
             retries: Arc::new(Retries::new(retries)),
-            deliverer: Deliverer::new(config.webhooks, config.result_key.clone(), config.other_result_key)
-                .map_err(OrchestratorError::Webhooks)?,
+            deliverer: Deliverer::new(
+                config.webhooks,
+                config.result_key.clone(),
+                config.other_result_key,
+                clock.clone(),
+            )
+            .map_err(OrchestratorError::Webhooks)?,
             storage: config.storage,
             stores: Stores::default(),
             tokens: Tokens::new(&config.tenants),
             result_key: config.result_key,
             jobs: Jobs::new(jobs, Arc::clone(&board)),
-            sessions: Sessions::new(sessions),
+            sessions: Sessions::new(sessions, clock),
             batches,
             claims,
             answers,
@@ -310,6 +324,7 @@ impl ApiServer {
         let watcher = follow(Arc::clone(&orchestrator), stop.clone());
         let feeder = feed::run(Arc::clone(&orchestrator), stop.clone());
         let deliveries = webhooks::run(Arc::clone(&orchestrator), stop.clone());
+        let reasons = reasons::run(Arc::clone(&orchestrator), stop.clone());
         let streams = orchestrator.shutdown.clone();
         let ended = stop.clone();
         let graceful = async move {
@@ -343,7 +358,7 @@ impl ApiServer {
             Ok(services)
         };
         let all = async {
-            let (services, served, (), (), (), (), (), (), (), ()) = tokio::try_join!(
+            let (services, served, (), (), (), (), (), (), (), (), ()) = tokio::try_join!(
                 listening,
                 api,
                 infallible(asker),
@@ -353,7 +368,8 @@ impl ApiServer {
                 infallible(revocations),
                 infallible(watcher),
                 infallible(feeder),
-                infallible(deliveries)
+                infallible(deliveries),
+                infallible(reasons)
             )?;
             // The jobs at hand needed the parties' reports. Now no more are accepted.
             for service in services {

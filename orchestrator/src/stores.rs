@@ -26,7 +26,6 @@ use tokio::sync::watch;
 
 use crate::{
     batch::BatchRecord,
-    clock::now_ms,
     digests::{Answer, Claim},
     orchestrator::Orchestrator,
     webhooks::{Endpoint, Retry},
@@ -173,7 +172,7 @@ impl Orchestrator {
         if lost.iter().any(|name| name.strip_prefix("KV_") == Some(kv::JOBS)) {
             self.board.clear();
         }
-        self.stores.lost_at_ms.store(now_ms(), Ordering::Relaxed);
+        self.stores.lost_at_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         self.metrics.stores_lost(lost.len());
         self.audit.note(Event::StoresLost { stores: lost.to_vec(), open_jobs: open as u64 });
         tracing::error!(

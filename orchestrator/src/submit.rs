@@ -11,7 +11,6 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     admission::Full,
     board::Snapshot,
-    clock::now_ms,
     directory::{WalletFacts, unknown_wallet},
     jobs::{Changed, Created, request_of},
     orchestrator::Orchestrator,
@@ -184,7 +183,8 @@ impl Orchestrator {
         if let Err(rejected) = checked {
             return repeated().await?.ok_or(rejected);
         }
-        let mut record = JobRecord::new(signed.clone(), &request, now_ms()).with_priority(manner.priority);
+        let mut record =
+            JobRecord::new(signed.clone(), &request, self.clock.now_ms()).with_priority(manner.priority);
         record.trace = trace::current();
         match self.jobs.create(record).await? {
             Created::Existing(entry) => known(entry.value, signed, &request),
@@ -204,7 +204,7 @@ impl Orchestrator {
         signed: &SignedRequest,
         request: &SigningRequest,
     ) -> Result<[u8; 32], Rejected> {
-        let now_ms = now_ms();
+        let now_ms = self.clock.now_ms();
         match request.require_current(now_ms) {
             Err(error @ TimeError::Ahead { by_ms }) => {
                 tracing::warn!(ahead_ms = by_ms, "clocks differ: {error}");
@@ -212,6 +212,10 @@ impl Orchestrator {
                 if by_ms > MAX_AHEAD_MS {
                     return Err(Problem::from(Refusal::from(error)).at("issued_at").into());
                 }
+            }
+            // The broker's nodes do not agree on the time, so the request may be valid.
+            Err(TimeError::Expired { .. }) if self.clock.require_agreement().is_err() => {
+                self.clock.require_agreement()?;
             }
             judged => {
                 judged.map_err(|error| Problem::from(Refusal::from(error)).at("expires_at"))?;
@@ -254,7 +258,7 @@ impl Orchestrator {
         }
         facts.allows(&signed.requester, request.payload.kind())?;
         facts.derivable(&request.path).map_err(|refusal| Problem::from(refusal).at("path"))?;
-        let moment = Moment { now_ms: now_ms(), jitter: 1.0 };
+        let moment = Moment { now_ms: self.clock.now_ms(), jitter: 1.0 };
         match plan::decide(&request.pairs, &[], |pair| facts.terms(pair).map(drop), &self.queue, moment) {
             // A party that is unreachable or locked now may sign before the job expires.
             Decision::Try(..) | Decision::AwaitOwner(_) | Decision::Wait(_) => Ok(()),
@@ -272,7 +276,7 @@ impl Orchestrator {
                 if matches!(record.state, JobState::Cancelled) {
                     return Err(Ok(Box::new(record.clone())));
                 }
-                record.apply(&JobEvent::Cancel, record.fence, now_ms()).map_err(|_| {
+                record.apply(&JobEvent::Cancel, record.fence, self.clock.now_ms()).map_err(|_| {
                     Err(Refusal::new(
                         Code::Conflict,
                         format!("the job is {}; only one that waits can be cancelled", record.state.name()),
@@ -318,7 +322,7 @@ impl Orchestrator {
         let changed = self
             .jobs
             .change(&key, None, |record| {
-                let now_ms = now_ms();
+                let now_ms = self.clock.now_ms();
                 match &record.state {
                     JobState::Failed { code: Code::RejectedByOwner, .. } => refuse(
                         Code::RejectedByOwner,
@@ -327,7 +331,7 @@ impl Orchestrator {
                     JobState::Failed { .. } if record.revocation.is_some() => {
                         refuse(Code::Cancelled, "the job's request was revoked; submit a new one")
                     }
-                    JobState::Failed { .. } if now_ms >= record.expires_at_ms => {
+                    JobState::Failed { .. } if self.clock.has_passed(record.expires_at_ms) => {
                         refuse(Code::JobExpired, "the job's request has expired; submit a new one")
                     }
                     JobState::Failed { .. } => {

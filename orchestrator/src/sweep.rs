@@ -14,12 +14,7 @@ use duet_wire::{JobId, JobState, TenantId};
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    board::key_of,
-    clock::{now_ms, whole_millis},
-    jobs::StoreError,
-    orchestrator::Orchestrator,
-};
+use crate::{board::key_of, clock::whole_millis, jobs::StoreError, orchestrator::Orchestrator};
 
 /// How long the broker may take to store an announcement.
 const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(5);
@@ -66,13 +61,17 @@ fn job_key(job: &Summary) -> JobKey {
 
 impl Orchestrator {
     async fn sweep(&self) {
-        let now = now_ms();
+        let now = self.clock.now_ms();
         let mut found = self.board.select(|job| need(&self.queue, job, now).is_some());
         found.sort_unstable_by_key(|job| job.updated_at_ms);
+        let is_disputed = self.clock.require_agreement().is_err();
         let mut dealt_with = [0; Need::COUNT];
         let mut backlog = None;
         for job in found {
             let Some(due) = need(&self.queue, &job, now) else { continue };
+            if is_disputed && matches!(due, Need::Expire | Need::Remove) {
+                continue;
+            }
             let Some(count) = dealt_with.get_mut(due as usize) else { continue };
             *count += 1;
             if *count > MAX_PER_SWEEP {
@@ -106,7 +105,7 @@ impl Orchestrator {
     /// Announces jobs that wait for their owner although they prefer other pairs. A party that was
     /// unreachable may be back.
     async fn look_past_owners(&self) {
-        let now = now_ms();
+        let now = self.clock.now_ms();
         let mut waiting = self
             .board
             .select(|job| job.prefers_backends && now < job.expires_at_ms && job.waits_for.is_some());
@@ -186,7 +185,7 @@ impl Orchestrator {
             // The announcement is lost, even if the stream still remembers its id. Sweepers that
             // find so at the same time compute the same number.
             Backlog::Empty => {
-                let period = now_ms() / whole_millis(self.queue.announce_after).max(1);
+                let period = self.clock.now_ms() / whole_millis(self.queue.announce_after).max(1);
                 format!("{}.{period}", record.attempts_started)
             }
             Backlog::InWork | Backlog::Waiting => record.attempts_started.to_string(),

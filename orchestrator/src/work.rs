@@ -24,7 +24,7 @@ use tracing::Instrument as _;
 
 use crate::{
     board::{Held, Turn},
-    clock::{now_ms, until, whole_millis},
+    clock::{until, whole_millis},
     orchestrator::{Orchestrator, jitter},
 };
 
@@ -206,7 +206,7 @@ impl Orchestrator {
         }
         loop {
             let mut freed = self.board.freed();
-            match self.board.next(now_ms(), (&named.tenant, named.job)) {
+            match self.board.next(self.clock.now_ms(), (&named.tenant, named.job)) {
                 Turn::Job(held) => {
                     if let Some(progress) = self.look(held, 1).await {
                         return progress;
@@ -229,8 +229,9 @@ impl Orchestrator {
                 }
                 Turn::NoJob => {
                     let due = self.board.due(&named.tenant, named.job);
-                    return due
-                        .map_or(Disposition::Done, |due_ms| Disposition::Later(until(due_ms, now_ms())));
+                    return due.map_or(Disposition::Done, |due_ms| {
+                        Disposition::Later(until(due_ms, self.clock.now_ms()))
+                    });
                 }
             }
         }
@@ -258,7 +259,7 @@ impl Orchestrator {
                 Some(Looked::Later(pause)) => pause,
                 None => self.queue.max_retry_pause,
             };
-            held.rest_until(now_ms().saturating_add(whole_millis(pause)));
+            held.rest_until(self.clock.now_ms().saturating_add(whole_millis(pause)));
             Some(Disposition::Later(pause))
         }
         .instrument(span)

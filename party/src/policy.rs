@@ -249,6 +249,8 @@ async fn note_approval(
     }
     let approved = Event::RequestApproved { asked: Asked::by(signed, request), approver };
     let expires_at_ms = request_ends_at_ms.min(issued_at_ms.saturating_add(APPROVAL_VALID_S * 1000));
+    // For as long as this party takes the request by its own clock.
+    let expires_at_ms = expires_at_ms.saturating_add(CLOCK_GRACE_MS);
     context
         .noting(approved)
         .put_approval(request.wallet, signed.content_hash(), approver, expires_at_ms, now_ms)

@@ -5,6 +5,7 @@ use duet_protocol::identity::IdentityKey;
 use duet_wire::{
     Code, Refusal, SignedRevocation,
     audit::{Asked, Event},
+    validity::CLOCK_GRACE_MS,
 };
 
 use crate::{
@@ -43,7 +44,8 @@ pub(crate) async fn take(context: &Context, signed: &SignedRevocation) -> Result
         wallet: request.wallet,
         request: hash,
         by: proof.by,
-        expires_at_ms: request.expires_at.saturating_mul(1000),
+        // A party takes a request for this much longer by its own clock.
+        expires_at_ms: request.expires_at.saturating_mul(1000).saturating_add(CLOCK_GRACE_MS),
     };
     let event = Event::RequestRevoked { asked: Asked::by(signed_request, &request), by: proof.by };
     match context.noting(event).revoke_request(&revoked, now_ms).await? {

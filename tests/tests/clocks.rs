@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::time::{interval, timeout};
 
 /// How long a job may take to get where it should. It is shorter than the longest offset, so that
-/// no job waits for a time that a wrong clock noted.
+/// no job waits for a time by a wrong clock.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -35,9 +35,16 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     /// Queues a message by a requester whose clock is off by so many seconds.
     async fn submit(wallet: &'a Wallet, clock: i64, message: &str) -> Self {
+        Self::submit_for(wallet, clock, message, 3_600).await
+    }
+
+    /// As [`Self::submit`], valid for so many seconds.
+    async fn submit_for(wallet: &'a Wallet, clock: i64, message: &str, valid_s: u64) -> Self {
         let duet = shifted(wallet.duet.clone(), clock).unwrap();
         let key = wallet.requester_key.to_string_lossy();
+        let valid = format!("{valid_s}s");
         let submit = ["job", "submit", "message", message, "--wallet", &wallet.id, "--requester-key", &key];
+        let submit = [&submit[..], &["--expires-in", &valid]].concat();
         let queued = duet.json(&submit).await.unwrap();
         Self { wallet, id: text(&queued, "/job/id").unwrap().to_owned(), message: message.to_owned() }
     }
@@ -76,6 +83,12 @@ impl<'a> Job<'a> {
         let (code, message) = self.comes_to("a failed attempt", failed).await;
         assert_eq!(code, "clock-differs", "{}: {message}", self.message);
         message
+    }
+
+    /// Waits until the job shows that it waits under a code.
+    async fn waits_for(&self, code: &str) {
+        let waits = |job: &Value| (text(job, "/waiting/code").ok()? == code).then_some(());
+        self.comes_to("the reason", waits).await;
     }
 
     async fn is_signed(&self) {
@@ -122,6 +135,12 @@ async fn shows(orchestrator: &Server, against: &str, ahead: i64) {
     assert!(shown.await.is_ok(), "{series} is {last:?}, not {ahead}");
 }
 
+/// What the orchestrator says at `/readyz`.
+async fn readiness(stack: &Stack) -> (u16, Value) {
+    let answer = reqwest::get(format!("{}/readyz", stack.api_url())).await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
 /// That a message names a clock, which way it is off, and by about how much.
 fn names(message: &str, clock: &str, offset: i64) {
     let side = if offset > 0 { "ahead of" } else { "behind" };
@@ -164,35 +183,28 @@ async fn a_job__should_wait_while_a_clock_is_wrong_and_be_signed_once_it_is_righ
         shows(&stack.orchestrator, name, 0).await;
     }
 
-    // An orchestrator whose clock is ahead changes nothing; the sessions of one that is behind are
-    // over when they begin.
+    // An orchestrator times jobs by the broker's clock, whatever its own shows. It says how far off
+    // it is, and is not ready.
     for offset in OFFSETS {
         restart(&mut stack.orchestrator, offset).await;
         let job = Job::submit(&wallet, 0, &format!("orchestrator {offset}")).await;
-        if offset > 0 {
-            job.is_signed_at_once().await;
-        } else {
-            names(&job.waits_for_clocks().await, "is", -offset);
-            shows(&stack.orchestrator, "requester", -offset).await;
-            restart(&mut stack.orchestrator, 0).await;
-            job.is_signed().await;
-        }
-        if offset == 300 {
-            // A time that it notes holds up no job for longer than a pause between attempts.
-            restart(&mut stack.partner, -60).await;
-            let resting = Job::submit(&wallet, 0, &format!("resting {offset}")).await;
-            resting.waits_for_clocks().await;
-            restart(&mut stack.orchestrator, 0).await;
-            restart(&mut stack.partner, 0).await;
-            resting.is_signed().await;
-        }
+        job.is_signed_at_once().await;
+        shows(&stack.orchestrator, "broker", -offset).await;
+        let (status, reason) = readiness(&stack).await;
+        assert_eq!((status, text(&reason, "/code").unwrap()), (503, "clock-differs"), "{reason}");
+        names(text(&reason, "/detail").unwrap(), "this machine's clock is", offset);
     }
+    // It expires no job that has not expired: this one waits for a party, and is signed.
+    stack.partner.stop().await.unwrap();
+    restart(&mut stack.orchestrator, 300).await;
+    let short = Job::submit_for(&wallet, 0, "short", 240).await;
+    short.waits_for("party-away").await;
+    stack.partner.start().await.unwrap();
+    short.is_signed().await;
+    restart(&mut stack.orchestrator, 0).await;
+    assert_eq!(readiness(&stack).await.0, 200);
 
-    // Their time has come for the one, and comes for the other when all clocks but its own were
-    // wrong.
+    // Its time has come for the one, and not for the other.
     minute.is_signed().await;
-    for server in [&mut stack.service, &mut stack.partner, &mut stack.orchestrator] {
-        restart(server, 300).await;
-    }
-    minutes.is_signed().await;
+    assert_eq!(text(&minutes.look().await, "/state").unwrap(), "queued");
 }

@@ -230,7 +230,9 @@ async fn a_clock_that_is_off__should_be_named_with_its_process() {
     stack.orchestrator.stop().await.unwrap();
     stack.orchestrator.shift_clock(60).unwrap();
     stack.orchestrator.start().await.unwrap();
-    Diagnosis::of(&duet, &[]).await.finds(&["clocks clock-off failed"]);
+    let off = Diagnosis::of(&duet, &[]).await;
+    off.finds(&["orchestrators orchestrator-unready failed", "clocks clock-off failed"]);
+    assert!(off.message("orchestrator-unready").starts_with("clock-differs: "), "{off:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,8 +97,8 @@ async fn a_manifest_with_one_wrong_thing__should_be_refused_by_the_party_itself(
         ("requester", resigned(&request, &SigningKey::from_bytes(&[7; 32])), Code::RequesterNotAllowed),
         ("kind", with(&|request| request.payload = digest.clone()), Code::KindNotAllowed),
         ("tenant", with(&|request| request.tenant = "other".parse().unwrap()), Code::WrongTenant),
-        ("request expiry", with(&|request| request.expires_at = now_ms() / 1000), Code::JobExpired),
-        ("session expiry", Manifest { expires_at_ms: now_ms(), ..good.clone() }, Code::ClockDiffers),
+        ("request expiry", with(&|request| request.expires_at = now_ms() / 1000 - 31), Code::JobExpired),
+        ("session expiry", Manifest { expires_at_ms: now_ms() - 31_000, ..good.clone() }, Code::ClockDiffers),
         (
             "issue",
             with(&|request| {

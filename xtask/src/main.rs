@@ -12,6 +12,7 @@
 mod attack;
 mod bench;
 mod chaos;
+mod clocks;
 mod compare;
 mod compile;
 mod demo;

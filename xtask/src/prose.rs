@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use duet_test_docs::commands;
 
 use crate::{
-    install,
+    clocks, install,
     run::{command, output, probe, root},
     sql,
 };
@@ -77,6 +77,8 @@ pub(crate) fn check(program: &clap::Command) -> Result<()> {
         if extension == "rs" {
             let stars = sql::stars(&text).into_iter();
             findings.extend(stars.map(|line| format!("{file}:{line}: name the columns instead of a `*`")));
+            let asks = clocks::asks(file, &text).into_iter();
+            findings.extend(asks.map(|line| format!("{file}:{line}: take the time from the module `clock`")));
         }
         if is_markdown {
             findings.extend(links(&path, &text)?.into_iter().map(|what| format!("{file}: {what}")));

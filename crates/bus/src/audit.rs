@@ -172,12 +172,15 @@ enum Entry {
     Refused(Refused),
 }
 
+/// Returns the time in milliseconds since 1970.
+type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// The handle with which a process notes its decisions. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
     entries: mpsc::Sender<Entry>,
     lost: Arc<AtomicU64>,
-    now_ms: fn() -> u64,
+    now_ms: Now,
 }
 
 impl core::fmt::Debug for Recorder {
@@ -221,19 +224,20 @@ impl Recording {
         speaker: Speaker,
         instance: &str,
         key: SigningKey,
-        now_ms: fn() -> u64,
+        now_ms: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> (Self, Recorder) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let recorder = Recorder { entries: sender, lost: Arc::default(), now_ms };
+        let now_ms: Now = Arc::new(now_ms);
+        let recorder = Recorder { entries: sender, lost: Arc::default(), now_ms: Arc::clone(&now_ms) };
         let writer = Writer {
             bus: bus.clone(),
             chain: Chain::begin(&speaker, instance, &key, now_ms()),
+            refusals: Refusals::new(now_ms()),
             speaker,
             key,
             now_ms,
             entries: receiver,
             lost: Arc::clone(&recorder.lost),
-            refusals: Refusals::new(now_ms()),
         };
         let stop = CancellationToken::new();
         let task = tokio::spawn(writer.run(stop.clone()));
@@ -309,7 +313,7 @@ struct Writer {
     bus: Bus,
     speaker: Speaker,
     key: SigningKey,
-    now_ms: fn() -> u64,
+    now_ms: Now,
     entries: mpsc::Receiver<Entry>,
     lost: Arc<AtomicU64>,
     refusals: Refusals,

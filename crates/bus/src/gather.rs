@@ -1,7 +1,7 @@
 //! Questions that several processes answer.
 
 use core::time::Duration;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{self, SystemTime, UNIX_EPOCH};
 
 use async_nats::{StatusCode, client::PublishErrorKind};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::{
 /// The most answers to one question, and more than a broker has nodes.
 const MAX_ANSWERS: usize = 64;
 
-/// An answer and the moments around it, by this machine's clock.
+/// An answer and the moments around it, by this machine's clocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer<T> {
     /// What was answered.
@@ -25,6 +25,21 @@ pub struct Answer<T> {
     pub sent_ms: u64,
     /// When the answer arrived, in milliseconds since 1970.
     pub received_ms: u64,
+    /// When the question was sent, by the steady clock.
+    pub sent_at: time::Instant,
+    /// When the answer arrived, by the same clock.
+    pub received_at: time::Instant,
+}
+
+impl<T, E> Answer<Result<T, E>> {
+    /// The answer, if it was understood.
+    ///
+    /// # Errors
+    /// The reason why it was not.
+    pub fn understood(self) -> Result<Answer<T>, E> {
+        let Self { value, sent_ms, received_ms, sent_at, received_at } = self;
+        Ok(Answer { value: value?, sent_ms, received_ms, sent_at, received_at })
+    }
 }
 
 impl Bus {
@@ -56,7 +71,7 @@ impl Bus {
         // On one connection, the server registers the subscription before it reads the question.
         let mut subscriber =
             self.client().subscribe(inbox.clone()).await.map_err(|_| RequestError::Unreachable)?;
-        let (size_bytes, sent_ms) = (question.len(), now_ms());
+        let (size_bytes, sent_ms, sent_at) = (question.len(), now_ms(), time::Instant::now());
         self.client().publish_with_reply(subject.clone(), inbox, question).await.map_err(
             |error| match error.kind() {
                 PublishErrorKind::MaxPayloadExceeded => {
@@ -81,7 +96,9 @@ impl Bus {
                     if answers.is_empty() {
                         end = Instant::now() + rest;
                     }
-                    answers.push(Answer { value: read(&message.payload), sent_ms, received_ms: now_ms() });
+                    let (received_ms, received_at) = (now_ms(), time::Instant::now());
+                    let value = read(&message.payload);
+                    answers.push(Answer { value, sent_ms, received_ms, sent_at, received_at });
                     if answers.len() == MAX_ANSWERS || enough(&answers) {
                         return Ok(answers);
                     }

@@ -218,10 +218,9 @@ fn understood<T, E: core::fmt::Display>(
     subject: &str,
 ) -> Result<Vec<Answer<T>>, InspectError> {
     let answers = answers.map_err(|_| InspectError::Silent { subject: subject.to_owned() })?;
-    let understood = answers.into_iter().map(|Answer { value, sent_ms, received_ms }| {
-        value.map(|value| Answer { value, sent_ms, received_ms })
-    });
-    understood
+    answers
+        .into_iter()
+        .map(Answer::understood)
         .collect::<Result<_, E>>()
         .map_err(|error| InspectError::Malformed { subject: subject.to_owned(), reason: error.to_string() })
 }

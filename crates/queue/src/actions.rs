@@ -23,7 +23,7 @@ use crate::{
 /// The time of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// The wall clock, in milliseconds since 1970. Records and manifests have its times.
+    /// The broker's time, in milliseconds since 1970. Records and manifests have its times.
     pub wall_ms: u64,
     /// How long the process has run, by a clock that is never set. Deadlines go by it.
     pub steady: Duration,
@@ -48,6 +48,9 @@ pub enum Event {
     Changed(Caller, Version),
     /// The connection to the broker was lost, or is back.
     Connected(bool),
+    /// The clocks of the broker's nodes differ, as this says, so nothing expires. Or they agree
+    /// again.
+    Disputed(Option<Refusal>),
     /// Time has passed. The core asks for this by [`crate::Core::next_due`].
     Passed,
 }
@@ -191,6 +194,14 @@ pub enum What {
         wallet: WalletId,
         /// Whether to ask anew, whatever they said.
         anew: bool,
+    },
+    /// Note that an invitation to a session of a wallet found no worker of a party:
+    /// [`Outcome::Done`].
+    DoubtParty {
+        /// The party.
+        party: PartyId,
+        /// The wallet.
+        wallet: WalletId,
     },
     /// Ask a wallet's parties when they are needed next: [`Outcome::Done`].
     ForgetParties {

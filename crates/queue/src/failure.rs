@@ -95,7 +95,7 @@ pub fn unlisted_sessions(mut before: Vec<SessionId>, after: &JobRecord) -> Vec<S
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Over;
 
-/// The job's event after a failed attempt of `pair`. `jitter` is from 0 to 1.
+/// The job's event after a failed attempt of `pair`. `has_expired` is whether the job has.
 #[must_use]
 pub fn event_after(
     queue: &QueueSettings,
@@ -103,10 +103,12 @@ pub fn event_after(
     pair: Pair,
     pairs: &[Pair],
     failure: &Failure,
-    (now_ms, jitter): (u64, f64),
+    moment: Moment,
+    has_expired: bool,
 ) -> JobEvent {
+    let Moment { now_ms, .. } = moment;
     let Failure { refusal: Refusal { code, message }, culprit, evidence } = failure.clone();
-    if now_ms >= record.expires_at_ms {
+    if has_expired {
         return JobEvent::Expire;
     }
     if record.revocation.is_some() {
@@ -124,7 +126,7 @@ pub fn event_after(
         let next_attempt_at_ms = now_ms.saturating_add(whole_millis(pause));
         JobEvent::Retry { code, culprit, evidence, message, next_attempt_at_ms }
     };
-    match plan::decide(pairs, &past, |_| Ok(()), queue, Moment { now_ms, jitter }) {
+    match plan::decide(pairs, &past, |_| Ok(()), queue, moment) {
         Decision::AwaitOwner(_) => JobEvent::ReturnToOwner { code, culprit, evidence, message },
         Decision::Try(_, pause) => retry(pause, failure.clone()),
         Decision::Wait(_) => retry(queue.retry_pause, failure.clone()),

@@ -7,6 +7,7 @@
 //!
 //! - [`line`] decides which job is next.
 //! - [`plan`] decides which pair tries it, when, or why the job is given up.
+//! - [`reasons`] counts why jobs wait.
 //! - [`failure`] decides what follows from an attempt without a signature.
 //! - [`need`] finds jobs that no process works on, by the facts in [`summary`].
 //! - [`verified`] has the types that only verification makes.
@@ -19,6 +20,7 @@ pub mod meter;
 pub mod need;
 pub mod plan;
 mod procedures;
+pub mod reasons;
 pub mod settings;
 pub mod store;
 pub mod summary;

@@ -153,6 +153,13 @@ impl FairQueue {
         self.ticket(tenant, job).map(|ticket| ticket.due_ms)
     }
 
+    /// Ends the job's rest, if it is queued.
+    pub fn end_rest(&mut self, tenant: &TenantId, job: JobId) {
+        if let Some(ticket) = self.ticket(tenant, job) {
+            self.put(tenant, job, Ticket { due_ms: 0, ..ticket });
+        }
+    }
+
     /// Returns the next job to start at `now_ms` and puts it in hand. `named` is the job that the
     /// announcement names.
     pub fn next(&mut self, now_ms: u64, named: Option<(&TenantId, JobId)>) -> Next {

@@ -117,10 +117,6 @@ pub const fn facts_are_stale(code: Code) -> bool {
             | Code::NeedsRotation
             // The initiator has locked its key after a bad answer.
             | Code::PeerMisbehaved
-            // The party may have no worker at all, as while its only one restarts. Then the job
-            // waits for one.
-            | Code::Overloaded
-            | Code::Deadline
     )
 }
 

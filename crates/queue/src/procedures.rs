@@ -96,6 +96,7 @@ impl Core {
             }
             Event::Changed(..) => {}
             Event::Connected(is_connected) => lock(&self.state).is_connected = is_connected,
+            Event::Disputed(dispute) => lock(&self.state).dispute = dispute,
             Event::Passed => self.pass(),
         }
         core::mem::take(&mut lock(&self.state).actions)

@@ -1,9 +1,9 @@
 //! The facts that a process keeps of each job.
 
 use duet_protocol::ids::WalletId;
-use duet_wire::{JobId, JobRecord, JobState, JobStateName, SigningRequest, TenantId};
+use duet_wire::{Code, JobId, JobRecord, JobState, JobStateName, SigningRequest, TenantId};
 
-use crate::plan;
+use crate::{plan, reasons};
 
 /// The kept facts of each job: some 200 bytes, so that the whole bucket fits in memory.
 #[derive(Debug, Clone)]
@@ -18,8 +18,8 @@ pub struct Summary {
     pub created_at_ms: u64,
     /// When it last changed.
     pub updated_at_ms: u64,
-    /// When this process first saw the entry as it is, by its own clock. The other times are by the
-    /// clocks of those who wrote them.
+    /// When this process first saw the entry as it is. The other times are by the clocks of the
+    /// processes that wrote them.
     pub seen_at_ms: u64,
     /// When its next attempt may begin.
     pub next_attempt_at_ms: u64,
@@ -34,6 +34,8 @@ pub struct Summary {
     /// Whether it waits for its owner only until a preferred pair can sign. Known only while it
     /// waits.
     pub prefers_backends: bool,
+    /// Why it waits, if it does and is not in work.
+    pub waiting: Option<Code>,
     /// The entry's revision.
     pub revision: u64,
 }
@@ -59,6 +61,7 @@ impl Summary {
             revocation_waits: record.revocation.as_ref().is_some_and(|known| !known.waits_for.is_empty()),
             waits_for: waiting.map(|request| request.wallet),
             prefers_backends,
+            waiting: reasons::of(record),
             revision,
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     JobId,
     error::{Code, Refusal},
     request::{MAX_REQUEST_SIZE_BYTES, Pair, RequestError, SignedRequest, SigningRequest},
-    validity::{self, TimeError},
+    validity::{self, CLOCK_GRACE_MS, TimeError},
 };
 
 /// A party's place in a session.
@@ -133,7 +133,8 @@ impl Manifest {
 
     /// Checks everything that can be checked without a share. The requester's signature verifies,
     /// the manifest agrees with the request, and the seats form a pair. Manifest and request are
-    /// both valid at `now_ms` (milliseconds since 1970 by the caller's clock).
+    /// both valid at `now_ms` (milliseconds since 1970 by the caller's clock), with a grace of
+    /// [`CLOCK_GRACE_MS`] at both ends.
     ///
     /// The party itself checks the rest: the wallet's tenant and requesters, the epoch, the
     /// Paillier key and its lock, and its own seat. It also checks that the session is new, and how
@@ -163,8 +164,8 @@ impl Manifest {
             }
             Some(_) => {}
         }
-        request.require_current(now_ms)?;
-        if now_ms >= self.expires_at_ms {
+        request.require_current_for_party(now_ms)?;
+        if now_ms >= self.expires_at_ms.saturating_add(CLOCK_GRACE_MS) {
             return Err(ManifestError::SessionOver { by_ms: now_ms - self.expires_at_ms });
         }
         Ok(request)

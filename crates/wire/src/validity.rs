@@ -1,14 +1,17 @@
 //! How long a request and an approval are valid, by the clock of the machine that checks.
 //!
-//! Each party judges by its own clock. So an orchestrator that withholds a request cannot have it
-//! signed later than its requester meant. All limits count from the time of issue, which is signed.
+//! Each party judges by its own clock, with [`CLOCK_GRACE_MS`] at both ends. So an orchestrator
+//! that withholds a request cannot have it signed later than its requester meant. All limits count
+//! from the time of issue, which is signed. Orchestrators judge by the broker's clock, without
+//! grace.
 
 use crate::{
     error::{Code, Refusal},
     request::SigningRequest,
 };
 
-/// How far another machine's clock may be ahead, in milliseconds.
+/// How far another machine's clock may be off, in milliseconds. A party takes a request or a
+/// session that begins this much later by its own clock, or ended this much earlier.
 pub const CLOCK_GRACE_MS: u64 = 30_000;
 
 /// How long a request may be valid, in seconds: a day. Version 2 counts from its issue; version 1,
@@ -87,8 +90,21 @@ impl SigningRequest {
     /// # Errors
     /// [`TimeError::Expired`] and [`TimeError::Ahead`].
     pub fn require_current(&self, now_ms: u64) -> Result<(), TimeError> {
+        self.require_current_until(now_ms, 0)
+    }
+
+    /// As [`Self::require_current`], by a party's own clock, which may be off: a request counts as
+    /// expired [`CLOCK_GRACE_MS`] after its expiry.
+    ///
+    /// # Errors
+    /// [`TimeError::Expired`] and [`TimeError::Ahead`].
+    pub fn require_current_for_party(&self, now_ms: u64) -> Result<(), TimeError> {
+        self.require_current_until(now_ms, CLOCK_GRACE_MS)
+    }
+
+    fn require_current_until(&self, now_ms: u64, grace_ms: u64) -> Result<(), TimeError> {
         let expires_at_ms = self.expires_at.saturating_mul(1000);
-        if now_ms >= expires_at_ms {
+        if now_ms >= expires_at_ms.saturating_add(grace_ms) {
             return Err(TimeError::Expired { by_ms: now_ms - expires_at_ms });
         }
         let ahead_ms = self.issued_at.map_or(0, |at| at.saturating_mul(1000).saturating_sub(now_ms));
@@ -195,6 +211,24 @@ mod tests {
         assert!(error.to_string().contains("31 s ahead of this clock"), "{error}");
         assert_eq!(relation(40_000, 0), "40 s ahead of");
         assert_eq!(relation(0, 600_000), "10 min behind");
+    }
+
+    #[test]
+    fn a_party_gives_half_a_minute_at_both_ends_and_an_orchestrator_none_after_the_expiry() {
+        let request = request(Some(NOW_S), NOW_S + 60);
+        let ms = |after_s: u64| (NOW_S + after_s) * 1000;
+        for (now_ms, by_party, by_orchestrator) in [
+            (ms(0) - 30_000, None, None),
+            (ms(0) - 30_001, Some(Code::ClockDiffers), Some(Code::ClockDiffers)),
+            (ms(60) - 1, None, None),
+            (ms(60), None, Some(Code::JobExpired)),
+            (ms(90) - 1, None, Some(Code::JobExpired)),
+            (ms(90), Some(Code::JobExpired), Some(Code::JobExpired)),
+        ] {
+            let judged = [request.require_current_for_party(now_ms), request.require_current(now_ms)];
+            let codes = judged.map(|judged| judged.err().map(TimeError::code));
+            assert_eq!(codes, [by_party, by_orchestrator], "{now_ms}");
+        }
     }
 
     #[test]

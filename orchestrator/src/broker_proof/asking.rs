@@ -3,7 +3,10 @@
 use core::{future::pending, time::Duration};
 use std::sync::Arc;
 
-use duet_bus::{Bus, BusEvent, RequestError};
+use duet_bus::{
+    Bus, BusEvent, RequestError,
+    inspect::{Answer, Node},
+};
 use duet_wire::{Code, Refusal};
 use tokio::{
     sync::{
@@ -14,13 +17,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Flaw, is_enough, judge};
-use crate::orchestrator::Orchestrator;
+use super::{Flaw, Told, is_enough, judge};
+use crate::{clock::Clock, orchestrator::Orchestrator};
 
-/// How often a safe broker is asked again.
+/// How often a broker that is safe, and whose nodes agree on the time, is asked again.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 
-/// How often an unsafe one is, so that it serves soon after an operator has reloaded it.
+/// How often any other is, so that it serves soon after an operator has mended it.
 const ASK_UNSAFE_EVERY: Duration = Duration::from_secs(2);
 
 /// How long the first answer may take.
@@ -113,9 +116,27 @@ impl BrokerProof {
     }
 }
 
+/// Asks the nodes once for the time, before anything is written or judged by it. If none answers,
+/// this machine's clock counts until one does.
+pub(crate) async fn learn_time(bus: &Bus, clock: &Clock) {
+    if let Ok(answers) = bus.nodes_for_orchestrators(FIRST_ANSWER, OTHER_ANSWERS, is_enough).await {
+        note_time(clock, answers);
+    }
+    if clock.broker_ahead_ms().is_none() {
+        tracing::warn!("the broker tells no time; jobs are timed by this machine's clock until it does");
+    }
+}
+
+fn note_time(clock: &Clock, answers: Vec<Told>) {
+    let nodes: Vec<Answer<Node>> =
+        answers.into_iter().filter_map(|answer| answer.understood().ok()).collect();
+    let expected = nodes.iter().map(|node| node.value.cluster_size()).max().unwrap_or_default();
+    clock.learn(&nodes, expected);
+}
+
 /// Asks at once, on each new connection, and every half minute, until `stop`.
 pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
-    let (bus, proof) = (&orchestrator.bus, &orchestrator.broker);
+    let (bus, proof, clock) = (&orchestrator.bus, &orchestrator.broker, &orchestrator.clock);
     let mut events = bus.events();
     let asking = async {
         loop {
@@ -125,11 +146,14 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
                     proof.forget();
                     continue;
                 }
-                asked = ask(bus) => if let Some(verdict) = asked {
-                    proof.note(verdict);
+                asked = ask(bus) => if let Some(answers) = asked {
+                    proof.note(judge(&answers));
+                    note_time(clock, answers);
+                    orchestrator.metrics.broker_ahead(clock.broker_ahead_ms());
                 }
             }
-            let pause = if proof.is_safe() { ASK_EVERY } else { ASK_UNSAFE_EVERY };
+            let is_well = proof.is_safe() && clock.require_agreement().is_ok();
+            let pause = if is_well { ASK_EVERY } else { ASK_UNSAFE_EVERY };
             tokio::select! {
                 () = connection_changed(&mut events) => proof.forget(),
                 () = sleep(pause) => {}
@@ -154,18 +178,18 @@ async fn connection_changed(events: &mut broadcast::Receiver<BusEvent>) {
     }
 }
 
-/// Asks every node. `None` without a connection.
-async fn ask(bus: &Bus) -> Option<Result<(), Flaw>> {
+/// Asks every node. Without an answer the list is empty. `None` without a connection.
+async fn ask(bus: &Bus) -> Option<Vec<Told>> {
     for attempt in 1..=TRIES {
         match bus.nodes_for_orchestrators(FIRST_ANSWER, OTHER_ANSWERS, is_enough).await {
-            Ok(answers) => return Some(judge(&answers)),
+            Ok(answers) => return Some(answers),
             Err(RequestError::Unreachable) => return None,
             Err(RequestError::PermissionDenied { .. }) => break,
             Err(error) => tracing::debug!(%error, attempt, "the broker says nothing about itself"),
         }
         sleep(TRY_PAUSE).await;
     }
-    Some(Err(Flaw::Silent))
+    Some(Vec::new())
 }
 
 #[cfg(test)]

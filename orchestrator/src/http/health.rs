@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::ApiError;
-use crate::{clock::now_ms, orchestrator::Orchestrator, stores};
+use crate::{orchestrator::Orchestrator, stores};
 
 /// How long the broker may take to answer a readiness check.
 const READY_DEADLINE: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ pub(super) struct Alive {
     pub(super) status: &'static str,
     /// The version of its build.
     pub(super) version: &'static str,
-    /// Its clock, in milliseconds since 1970.
+    /// The clock of its machine, in milliseconds since 1970. Jobs are timed by the broker's.
     pub(super) now_ms: u64,
     /// How many jobs it works on at once.
     pub(super) max_in_flight: usize,
@@ -44,18 +44,20 @@ pub(super) async fn alive(State(orchestrator): State<Arc<Orchestrator>>) -> Json
     Json(Alive {
         status: "alive",
         version: env!("CARGO_PKG_VERSION"),
-        now_ms: now_ms(),
+        now_ms: orchestrator.clock.machine_ms(),
         max_in_flight: orchestrator.queue.max_in_flight,
     })
 }
 
-/// `GET /readyz`: the broker is reachable and safe, and its streams and buckets are there.
+/// `GET /readyz`: the broker is reachable and safe, this machine's clock is not far off the
+/// broker's, and streams and buckets are there.
 pub(super) async fn ready(State(orchestrator): State<Arc<Orchestrator>>) -> Result<Json<Health>, ApiError> {
     let bus = &orchestrator.bus;
     if !bus.is_connected() {
         return Err(ApiError::new(Code::BrokerUnreachable, "there is no connection to the broker"));
     }
     orchestrator.broker.require().await?;
+    orchestrator.clock.require_right_machine()?;
     let looks = stores::names().map(|name| async move { (bus.look_at_stream(&name).await, name) });
     let Ok(looks) = timeout(READY_DEADLINE, futures::future::join_all(looks)).await else {
         return Err(ApiError::new(Code::StorageUnavailable, "JetStream does not answer in time"));

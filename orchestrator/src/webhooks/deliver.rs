@@ -1,7 +1,7 @@
 //! One attempt at one delivery.
 
 use core::time::Duration;
-use std::{error::Error as _, io, time::SystemTime};
+use std::{error::Error as _, io, time::UNIX_EPOCH};
 
 use bytes::Bytes;
 use duet_wire::{
@@ -18,7 +18,7 @@ use super::{
     log::{Delivery, DeliveryOutcome},
 };
 use crate::{
-    clock::{now_ms, whole_millis},
+    clock::{Clock, whole_millis},
     retry_after,
 };
 
@@ -32,6 +32,7 @@ pub(crate) struct Deliverer {
     key: SigningKey,
     /// The previous or next result key, while the operator exchanges it.
     other_key: Option<SigningKey>,
+    clock: Clock,
 }
 
 /// How an attempt ended.
@@ -76,8 +77,9 @@ impl Deliverer {
         settings: WebhookSettings,
         key: SigningKey,
         other_key: Option<SigningKey>,
+        clock: Clock,
     ) -> io::Result<Self> {
-        Ok(Self { http: address::client(&settings)?, settings, key, other_key })
+        Ok(Self { http: address::client(&settings)?, settings, key, other_key, clock })
     }
 
     pub(crate) const fn settings(&self) -> &WebhookSettings {
@@ -116,7 +118,7 @@ impl Deliverer {
         body: Bytes,
         timeout: Duration,
     ) -> Result<Attempt, Refusal> {
-        let (at_ms, started) = (now_ms(), Instant::now());
+        let (at_ms, started) = (self.clock.now_ms(), Instant::now());
         let timestamp = at_ms / 1000;
         let signatures = self.signatures(endpoint, id, timestamp, &body)?;
         let mut attempt =
@@ -135,7 +137,7 @@ impl Deliverer {
                     .header(SIGNATURE_HEADER, signatures)
                     .body(body);
                 match request.send().await {
-                    Ok(answer) => attempt.answered(&answer),
+                    Ok(answer) => attempt.answered(&answer, self.clock.now_ms()),
                     Err(error) => attempt.error = Some(reason(&error)),
                 }
             }
@@ -146,7 +148,7 @@ impl Deliverer {
 }
 
 impl Attempt {
-    fn answered(&mut self, answer: &reqwest::Response) {
+    fn answered(&mut self, answer: &reqwest::Response, now_ms: u64) {
         let status = answer.status();
         self.status = Some(status.as_u16());
         if status.is_success() {
@@ -155,7 +157,7 @@ impl Attempt {
         self.error = Some(format!("the endpoint answered {status}"));
         self.is_gone = status == StatusCode::GONE;
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            self.retry_after = retry_after(answer.headers(), SystemTime::now());
+            self.retry_after = retry_after(answer.headers(), UNIX_EPOCH + Duration::from_millis(now_ms));
         }
     }
 }

@@ -19,7 +19,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{WebhookSettings, address};
-use crate::{clock::now_ms, jobs::StoreError};
+use crate::jobs::StoreError;
 
 /// How many replays of one endpoint may run at once.
 const MAX_REPLAYS: usize = 4;
@@ -182,6 +182,7 @@ impl Endpoints {
         tenant: &TenantId,
         url: &str,
         settings: &WebhookSettings,
+        now_ms: u64,
     ) -> Result<Endpoint, Problem> {
         let url = address::endpoint_url(url, settings.allow_private)?;
         // Two that are added at the same moment can exceed the limit by one.
@@ -198,7 +199,7 @@ impl Endpoints {
             id: EndpointId(id),
             tenant: tenant.clone(),
             url: url.to_string(),
-            created_at_ms: now_ms(),
+            created_at_ms: now_ms,
             starts_after: bus.last_result().await.map_err(|error| unavailable(&error))?,
             failing_since_ms: None,
             probe_at_ms: None,

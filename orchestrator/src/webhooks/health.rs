@@ -10,7 +10,7 @@ use super::{
     schedule,
 };
 use crate::{
-    clock::{now_ms, whole_millis},
+    clock::whole_millis,
     orchestrator::{Orchestrator, jitter},
 };
 
@@ -74,7 +74,7 @@ impl Orchestrator {
         attempt: &Attempt,
         is_probe: bool,
     ) -> Option<Endpoint> {
-        let now = now_ms();
+        let now = self.clock.now_ms();
         if attempt.error.is_none() {
             self.retries.accepted(endpoint.id, now);
             if !endpoint.is_failing() {
@@ -99,7 +99,7 @@ impl Orchestrator {
     /// # Errors
     /// When the next probe may be made, in milliseconds since 1970, if it may not be made now.
     pub(super) async fn take_probe(&self, endpoint: &Endpoint, until_ms: u64) -> Result<(), u64> {
-        let (now, mut taken) = (now_ms(), false);
+        let (now, mut taken) = (self.clock.now_ms(), false);
         let changed = self.change_endpoint(endpoint, |endpoint| {
             taken = endpoint.is_failing() && endpoint.next_probe_ms() <= now;
             if taken {
@@ -120,8 +120,10 @@ impl Orchestrator {
         let most = self.deliverer.settings().max_retries;
         self.change_endpoint(endpoint, |endpoint| {
             let was_disabled = endpoint.disabled.is_some();
-            endpoint
-                .disables(now_ms(), format!("{most} deliveries wait to be retried, and no more are kept"));
+            endpoint.disables(
+                self.clock.now_ms(),
+                format!("{most} deliveries wait to be retried, and no more are kept"),
+            );
             Ok(!was_disabled)
         })
         .await;

@@ -27,7 +27,7 @@ use super::{
     worker::{PAUSE, job_of},
 };
 use crate::{
-    clock::{now_ms, whole_millis},
+    clock::whole_millis,
     orchestrator::{Orchestrator, jitter},
 };
 
@@ -70,7 +70,7 @@ impl Retrier {
             waiting.are(count);
             results.are(count);
             let known = Arc::clone(&endpoint.borrow_and_update());
-            let now = now_ms();
+            let now = self.orchestrator.clock.now_ms();
             let (picked, look_at_ms) = retries.pick(id, self.rule(&known), anywhere(), now);
             for (picked, at_hand) in picked {
                 let (retrier, endpoint) = (Arc::clone(&self), Arc::clone(&known));
@@ -100,8 +100,11 @@ impl Retrier {
     /// Tries one delivery once more. Then removes it, or puts it back.
     async fn retry(&self, endpoint: &Endpoint, picked: Picked, _at_hand: AtHand) {
         let orchestrator = &self.orchestrator;
-        let until_ms =
-            now_ms().saturating_add(whole_millis(orchestrator.deliverer.settings().timeout + ACK_GRACE));
+        let until_ms = self
+            .orchestrator
+            .clock
+            .now_ms()
+            .saturating_add(whole_millis(orchestrator.deliverer.settings().timeout + ACK_GRACE));
         let is_probe = endpoint.is_failing();
         if is_probe && let Err(at_ms) = orchestrator.take_probe(endpoint, until_ms).await {
             self.no_probe_before_ms.store(at_ms, Ordering::Relaxed);
@@ -152,7 +155,7 @@ impl Retrier {
         if is_probe {
             self.no_probe_before_ms.store(probe_at_ms, Ordering::Relaxed);
         }
-        let now = now_ms();
+        let now = self.orchestrator.clock.now_ms();
         let number = retry.attempts.saturating_add(1);
         let back = attempt.error.as_ref().and_then(|_| {
             let retry = Retry { tried_at_ms: now, claimed_until_ms: 0, ..retry };
@@ -182,7 +185,7 @@ impl Retrier {
         let delivery = Delivery {
             message: job.to_string(),
             attempt: retry.attempts,
-            at_ms: now_ms(),
+            at_ms: self.orchestrator.clock.now_ms(),
             took_ms: 0,
             outcome: DeliveryOutcome::GivenUp,
             status: None,

@@ -10,7 +10,7 @@ use super::{
     endpoint::{Disabled, Endpoint, Replay},
     log::{self, Delivery},
 };
-use crate::{clock::now_ms, orchestrator::Orchestrator};
+use crate::orchestrator::Orchestrator;
 
 /// A webhook as its tenant sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +92,7 @@ impl Orchestrator {
 
     pub(crate) async fn add_webhook(&self, tenant: &TenantId, url: &str) -> Result<WebhookCreated, Problem> {
         let settings = self.deliverer.settings();
-        let endpoint = self.webhooks.add(&self.bus, tenant, url, settings).await?;
+        let endpoint = self.webhooks.add(&self.bus, tenant, url, settings, self.clock.now_ms()).await?;
         tracing::info!(%tenant, endpoint = %endpoint.id, "webhook added");
         let secret = endpoint.secret(self.deliverer.key())?.expose().to_string();
         Ok(WebhookCreated { webhook: self.view_of(endpoint), secret })
@@ -161,7 +161,7 @@ impl Orchestrator {
         let internal = |reason: String| Refusal::new(Code::Internal, reason);
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| internal(error.to_string()))?;
-        let message = TestMessage { test: true, webhook: id, sent_at_ms: now_ms() };
+        let message = TestMessage { test: true, webhook: id, sent_at_ms: self.clock.now_ms() };
         let body = serde_json::to_vec(&message).map_err(|error| internal(error.to_string()))?;
         self.deliver_now(&endpoint, &format!("test-{}", hex::encode(random)), body.into()).await
     }
@@ -203,7 +203,7 @@ impl Orchestrator {
         from_ms: u64,
         until_ms: Option<u64>,
     ) -> Result<Replay, Refusal> {
-        let now = now_ms();
+        let now = self.clock.now_ms();
         let until_ms = until_ms.unwrap_or(now).min(now);
         if from_ms > until_ms {
             return Err(Refusal::new(

@@ -29,7 +29,7 @@ use super::{
     schedule,
 };
 use crate::{
-    clock::{now_ms, whole_millis},
+    clock::whole_millis,
     metrics::Waiting,
     orchestrator::{Orchestrator, jitter},
     work::{acknowledge, again},
@@ -395,7 +395,7 @@ impl Worker {
             acknowledge(message).await;
             return;
         }
-        let now = now_ms();
+        let now = self.orchestrator.clock.now_ms();
         let is_replay = matches!(self.source, Source::Replay(_));
         let retry =
             Retry { sequence, attempts: 0, due_ms: now, tried_at_ms: 0, claimed_until_ms: 0, is_replay };
@@ -417,7 +417,7 @@ impl Worker {
             }
         };
         let noted = orchestrator.note_attempt(&endpoint, &attempt, false).await;
-        let now = now_ms();
+        let now = self.orchestrator.clock.now_ms();
         let retry = attempt.error.as_ref().and_then(|_| {
             let pause = schedule::pause_after(1, settings, attempt.retry_after, jitter())?;
             Some(Retry {

@@ -33,21 +33,24 @@ async fn a_party_whose_clock_is_ahead__should_be_named_and_use_up_no_attempt() {
         let said = message.strip_prefix("the clock of service is ").and_then(|rest| rest.split_once(' '));
         let (seconds, rest) = said.unwrap_or_else(|| panic!("{message}"));
         assert!((39..60).contains(&seconds.parse::<u64>().unwrap()), "{message}");
-        assert!(rest.starts_with("s ahead of the orchestrator's"), "{message}");
+        assert!(rest.starts_with("s ahead of the broker's (20"), "{message}");
     }
 }
 
 #[tokio::test]
-async fn a_party_that_says_expired_by_a_right_clock__should_be_believed() {
+async fn a_party_that_says_expired_too_early__should_let_the_job_wait() {
     let rig = Rig::new().await;
     rig.script(&[Act::Ahead(0)]);
     let orchestrator = rig.start().await;
     let job = rig.accepted(&orchestrator.url, &rig.request("right", BACKEND)).await;
     let settled = rig.settled(&orchestrator.url, &job).await;
-    let Some(AttemptOutcome::Failed { code, .. }) = &settled.history[0].outcome else {
+    let Some(AttemptOutcome::Failed { code, message, .. }) = &settled.history[0].outcome else {
         panic!("{settled:?}")
     };
-    assert_eq!(*code, Code::JobExpired);
+    // The clocks agree, and the job has not expired by the broker's.
+    assert_eq!(*code, Code::ClockDiffers);
+    assert!(message.starts_with("the session is over here (service: 20"), "{message}");
+    assert_eq!(settled.state, JobStateName::Signed);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@
 mod attempts;
 mod batches;
 mod behind_nginx;
+mod broker_time;
 mod cases;
 mod clocks;
 mod dead_letters;
@@ -29,6 +30,7 @@ mod removal;
 mod revocations;
 mod rig;
 mod several;
+mod silence;
 mod soak;
 mod submission;
 mod unsafe_broker;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use duet_protocol::{card::Card, enrolment::VerifiedEnrolment, paillier_key::PaillierKey, share::KeyShare};
-use duet_wire::{Manifest, Seat, SigningRequest};
+use duet_wire::{Manifest, Seat, SigningRequest, validity::CLOCK_GRACE_MS};
 
 use crate::{
     identity::Identity,
@@ -62,8 +62,9 @@ impl Accepted {
         }
     }
 
-    /// How long the session may still take at `now_ms`.
+    /// How long the session may still take at `now_ms` by this party's clock, which may be off.
     pub(crate) fn remaining(&self, now_ms: u64) -> Duration {
-        Duration::from_millis(self.manifest.expires_at_ms.saturating_sub(now_ms))
+        let ends_at_ms = self.manifest.expires_at_ms.saturating_add(CLOCK_GRACE_MS);
+        Duration::from_millis(ends_at_ms.saturating_sub(now_ms))
     }
 }

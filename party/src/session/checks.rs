@@ -4,7 +4,7 @@ use duet_protocol::{
     ids::{CardFingerprint, ShareIndex},
     share::KeyShare,
 };
-use duet_wire::{Code, Manifest, SigningRequest, seating::Seated};
+use duet_wire::{Code, Manifest, SigningRequest, seating::Seated, validity::CLOCK_GRACE_MS};
 
 use super::{Accepted, Role};
 use crate::{
@@ -72,7 +72,8 @@ pub(crate) async fn check(
         let path = &accepted.request.path;
         noting = noting.spending(accepted.ruling.spending(&accepted.manifest, path, digest, now_ms));
     }
-    let claiming = noting.claim_session(session, wallet, expires_at_ms, now_ms);
+    let ends_at_ms = expires_at_ms.saturating_add(CLOCK_GRACE_MS);
+    let claiming = noting.claim_session(session, wallet, ends_at_ms, now_ms);
     if !context.metrics.stored(StoreDecision::Claim, claiming).await? {
         return Err(refuse(Code::SessionReplayed, "the session was taken before"));
     }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use duet_protocol::ids::{PartyId, SessionId};
-use duet_wire::JobRecord;
+use duet_wire::{JobRecord, Refusal};
 use rand_chacha::{ChaCha20Rng, rand_core::Rng as _};
 
 use crate::{
@@ -62,6 +62,8 @@ struct Seen {
 pub(super) struct State {
     pub(super) now: Now,
     pub(super) is_connected: bool,
+    /// How the clocks of the broker's nodes differ, if they do.
+    pub(super) dispute: Option<Refusal>,
     rng: ChaCha20Rng,
     next_action: u64,
     pub(super) actions: Vec<Action>,
@@ -76,6 +78,7 @@ impl State {
         Self {
             now: Now { wall_ms: 0, steady: Duration::ZERO },
             is_connected: true,
+            dispute: None,
             rng,
             next_action: 0,
             actions: Vec::new(),
@@ -138,9 +141,21 @@ impl Hand {
         Self { state, caller, queue, duplicate_window }
     }
 
-    /// The wall clock, in milliseconds since 1970.
+    /// The broker's time, in milliseconds since 1970.
     pub(super) fn now_ms(&self) -> u64 {
         lock(&self.state).now.wall_ms
+    }
+
+    /// How the clocks of the broker's nodes differ, if they do. Then none of them can be trusted to
+    /// end a job.
+    pub(super) fn dispute(&self) -> Option<Refusal> {
+        lock(&self.state).dispute.clone()
+    }
+
+    /// Whether something that ends at `end_ms` is over.
+    pub(super) fn has_passed(&self, end_ms: u64) -> bool {
+        let state = lock(&self.state);
+        state.dispute.is_none() && state.now.wall_ms >= end_ms
     }
 
     /// A number from 0 to 1 that keeps pauses of several processes apart.

@@ -32,7 +32,7 @@ impl From<Refusal> for NotBegun {
 /// Starts a session with the device in it and invites the responder. Returns the manifest, which is
 /// the device's own invitation.
 pub(super) async fn begin(hand: &Hand, version: Version) -> Result<Vec<u8>, NotBegun> {
-    if hand.now_ms() >= version.record.expires_at_ms {
+    if hand.has_passed(version.record.expires_at_ms) {
         return Err(Refusal::new(Code::JobExpired, "the job has expired").into());
     }
     match hand.act(What::AskBroker).await {

@@ -25,7 +25,7 @@ use crate::{
     settings::QueueSettings,
     store::{JobKey, StoreFailure, Version, Written},
     terms::Terms,
-    time::until,
+    time::{self, difference_ms, until},
 };
 
 /// A session that is stored. Its parties may now be invited.
@@ -35,6 +35,8 @@ pub(super) struct Started {
     pub(super) responder: Seat,
     pub(super) manifest: Vec<u8>,
     expires_at_ms: u64,
+    /// When the job's request expires.
+    job_expires_at_ms: u64,
     trace: Option<String>,
 }
 
@@ -98,7 +100,7 @@ pub(super) async fn start(
     // The invitations follow the manifest at once, so one write covers both steps.
     stored.apply(SessionEvent::Invite, now).map_err(|error| internal(&error))?;
     let stored = hand.act(What::CreateSession(Box::new(stored)));
-    let fence = record.fence;
+    let (fence, job_expires_at_ms) = (record.fence, record.expires_at_ms);
     let mut unlisted = Vec::new();
     let started = change(hand, job, Some(version), |job| {
         // The manifest was made for the record as first read, so a newer record is declined.
@@ -129,7 +131,7 @@ pub(super) async fn start(
     }
     forget_sessions(hand, &unlisted).await;
     hand.act(What::Show(session, Step::Inviting)).await;
-    Ok(Started { session, initiator, responder, manifest, expires_at_ms, trace })
+    Ok(Started { session, initiator, responder, manifest, expires_at_ms, job_expires_at_ms, trace })
 }
 
 /// Invites both parties of a session that just began, and waits for its end.
@@ -228,7 +230,8 @@ pub(super) async fn invite(hand: &Hand, started: &Started, seat: &Seat) -> Resul
             let refusal = match times {
                 Some((theirs_ms, ours_ms)) => {
                     hand.note(Note::ClockSkew(seat.index, difference_ms(theirs_ms, ours_ms)));
-                    name_the_clock(party, refusal, theirs_ms, ours_ms)
+                    let has_expired = hand.has_passed(started.job_expires_at_ms);
+                    judged_by_time(party, refusal, (theirs_ms, ours_ms), has_expired)
                 }
                 None => refusal,
             };
@@ -273,23 +276,30 @@ async fn release(hand: &Hand, session: SessionId, seated: Option<Seated>) {
 /// From this difference on, in milliseconds, a refusal for time is attributed to the party's clock.
 const NOTEWORTHY_SKEW_MS: u64 = 2_000;
 
-/// How far `theirs_ms` is ahead of `ours_ms`, in milliseconds.
-fn difference_ms(theirs_ms: u64, ours_ms: u64) -> i64 {
-    let distance = i64::try_from(theirs_ms.abs_diff(ours_ms)).unwrap_or(i64::MAX);
-    if theirs_ms >= ours_ms { distance } else { -distance }
-}
-
-/// Turns a party's refusal for time into one that names the clock. If the party's clock differs
-/// from this orchestrator's, the refusal states by how much, whatever reason the party gave.
-fn name_the_clock(party: &PartyId, refusal: Refusal, theirs_ms: u64, ours_ms: u64) -> Refusal {
-    if theirs_ms.abs_diff(ours_ms) < NOTEWORTHY_SKEW_MS {
+/// Turns a party's refusal for time into one that says both times, and which clock is off if they
+/// differ. A job that has not expired by the broker's time waits, whatever reason the party gave.
+fn judged_by_time(
+    party: &PartyId,
+    refusal: Refusal,
+    (theirs_ms, ours_ms): (u64, u64),
+    has_expired: bool,
+) -> Refusal {
+    let do_differ = theirs_ms.abs_diff(ours_ms) >= NOTEWORTHY_SKEW_MS;
+    if has_expired && !do_differ {
         return refusal;
     }
-    let relation = validity::relation(theirs_ms, ours_ms);
-    Refusal::new(
-        Code::ClockDiffers,
-        format!("the clock of {party} is {relation} the orchestrator's; it says: {}", refusal.message),
-    )
+    let code = if has_expired { refusal.code } else { Code::ClockDiffers };
+    let (theirs, ours) = (time::written(theirs_ms), time::written(ours_ms));
+    let message = if do_differ {
+        let relation = validity::relation(theirs_ms, ours_ms);
+        format!(
+            "the clock of {party} is {relation} the broker's ({theirs} and {ours}); it says: {}",
+            refusal.message
+        )
+    } else {
+        format!("{} ({party}: {theirs}, the broker: {ours})", refusal.message)
+    };
+    Refusal::new(code, message)
 }
 
 #[cfg(test)]
@@ -308,17 +318,22 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_for_time_names_the_clock_and_the_difference() {
+    fn a_refusal_for_time_says_both_times_and_waits_until_the_job_has_expired() {
         let party: PartyId = "partner".parse().unwrap();
-        let expired = Refusal::new(Code::JobExpired, "the request expired 4 s ago");
-        let named = name_the_clock(&party, expired.clone(), 1_040_000, 1_000_000);
+        let expired = || Refusal::new(Code::JobExpired, "the request expired 4 s ago");
+        let ours_ms = 1_796_047_622_000;
+        let judged = |ahead_ms, has_expired| {
+            judged_by_time(&party, expired(), (ours_ms + ahead_ms, ours_ms), has_expired)
+        };
+        let named = judged(40_000, false);
         assert_eq!(named.code, Code::ClockDiffers);
-        assert!(
-            named.message.starts_with("the clock of partner is 40 s ahead of the orchestrator's"),
-            "{named}"
-        );
-        // Clocks that agree are not blamed.
-        assert_eq!(name_the_clock(&party, expired.clone(), 1_001_000, 1_000_000), expired);
-        assert_eq!([difference_ms(5, 2), difference_ms(2, 5)], [3, -3]);
+        let said = "the clock of partner is 40 s ahead of the broker's (2026-11-30T14:07:42Z and 2026-11-30T14:07:02Z)";
+        assert!(named.message.starts_with(said), "{named}");
+        // Clocks that agree are not blamed, but the job waits all the same.
+        let named = judged(1_000, false);
+        assert_eq!(named.code, Code::ClockDiffers);
+        assert!(named.message.starts_with("the request expired 4 s ago (partner: 2026"), "{named}");
+        assert_eq!(judged(1_000, true), expired());
+        assert_eq!(judged(40_000, true).code, Code::JobExpired);
     }
 }

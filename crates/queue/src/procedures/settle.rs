@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use duet_protocol::ids::{SessionId, ShareIndex};
 use duet_wire::{
-    Code, JobEnded, JobEvent, JobRecord, JobState, Refusal, job::AttemptOutcome, progress::Step,
+    Code, JobEnded, JobEvent, JobRecord, JobState, Refusal,
+    job::{AttemptOutcome, Evidence},
+    progress::Step,
     session_state::SessionEvent,
 };
 
@@ -16,7 +18,7 @@ use super::{
 use crate::{
     actions::{Document, NotSigned, Note, Outcome, Reply, What},
     failure::{Failure, Over, event_after, listed_sessions, running_pair, unlisted_sessions},
-    plan,
+    plan::{self, Moment},
     store::{JobKey, StoreFailure, Version, request_of},
     verified::SealedResult,
 };
@@ -34,14 +36,23 @@ pub(super) async fn end_attempt(
         return Ok(());
     }
     let request = Arc::new(request_of(&version.record)?);
-    if plan::facts_are_stale(failure.refusal.code) {
-        hand.act(What::ForgetParties { wallet: request.wallet, but_newest: false }).await;
+    let wallet = request.wallet;
+    match &failure.evidence {
+        // The party may have no worker at all, as while its only one restarts.
+        Some(Evidence::Silence { of, .. }) => {
+            hand.act(What::DoubtParty { party: of.clone(), wallet }).await;
+        }
+        _ if plan::facts_are_stale(failure.refusal.code) => {
+            hand.act(What::ForgetParties { wallet, but_newest: false }).await;
+        }
+        _ => {}
     }
     let mut unlisted = Vec::new();
     let changed = change(hand, job, Some(version), |record| {
         let pair = running_pair(record, session).ok_or(Over)?;
-        let moment = (hand.now_ms(), hand.jitter());
-        let event = event_after(&hand.queue, record, pair, &request.pairs, &failure, moment);
+        let moment = Moment { now_ms: hand.now_ms(), jitter: hand.jitter() };
+        let has_expired = hand.has_passed(record.expires_at_ms);
+        let event = event_after(&hand.queue, record, pair, &request.pairs, &failure, moment, has_expired);
         let (fence, before) = (record.fence, listed_sessions(record));
         record.apply(&event, fence, hand.now_ms()).map_err(|_| Over)?;
         unlisted = unlisted_sessions(before, record);
@@ -137,7 +148,7 @@ pub(super) async fn give_up(hand: &Hand, job: &JobKey, refusal: Refusal) -> Resu
 /// expires. Returns whether the store has the job.
 pub(super) async fn expire(hand: &Hand, job: &JobKey) -> Result<bool, StoreFailure> {
     let changed = change(hand, job, None, |record| match record.state {
-        JobState::Queued | JobState::AwaitingOwner if hand.now_ms() >= record.expires_at_ms => {
+        JobState::Queued | JobState::AwaitingOwner if hand.has_passed(record.expires_at_ms) => {
             record.apply(&JobEvent::Expire, record.fence, hand.now_ms()).map_err(drop)
         }
         _ => Err(()),

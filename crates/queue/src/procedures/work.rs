@@ -16,6 +16,7 @@ use crate::{
     actions::{Looked, Note, Outcome, What},
     failure::past_attempts,
     plan::{self, Decision, Moment},
+    reasons,
     store::{JobKey, StoreFailure, Version, request_of},
     terms::{PairTerms, Terms},
     time::until,
@@ -91,7 +92,7 @@ async fn carry_on(hand: &Hand, job: &JobKey, deliveries: i64) -> Result<Looked, 
                 session::see_through(hand, job, session).await?;
                 worked = true;
             }
-            JobState::Queued if now >= record.expires_at_ms => {
+            JobState::Queued if hand.has_passed(record.expires_at_ms) => {
                 expire(hand, job).await?;
                 worked = true;
             }
@@ -156,6 +157,11 @@ async fn advance(
     if !is_broker_safe(hand).await {
         // No further announcement is pulled until the broker is safe.
         return Ok(Advanced::Wait(hand.queue.retry_pause));
+    }
+    if hand.now_ms() >= version.record.expires_at_ms
+        && let Some(dispute) = hand.dispute()
+    {
+        return wait(hand, job, version, request, dispute).await;
     }
     let mut terms = hand.ask_parties(request.wallet, false).await;
     let past = past_attempts(&version.record);
@@ -251,12 +257,17 @@ async fn wait(
     request: &SigningRequest,
     refusal: Refusal,
 ) -> Result<Advanced, StoreFailure> {
-    hand.act(What::ForgetParties { wallet: request.wallet, but_newest: true }).await;
+    if !reasons::is_silence(refusal.code) {
+        hand.act(What::ForgetParties { wallet: request.wallet, but_newest: true }).await;
+    }
     let (record, now) = (&version.record, hand.now_ms());
     // The longer the job has waited, the longer the next pause.
     let waited = record.waiting.as_ref().map_or(Duration::ZERO, |waiting| until(now, waiting.since_ms));
     let pause = waited.clamp(hand.queue.retry_pause, hand.queue.max_retry_pause);
-    let pause = pause.mul_f64(1.0 - hand.jitter() / 2.0).min(until(record.expires_at_ms, now));
+    let pause = pause.mul_f64(1.0 - hand.jitter() / 2.0);
+    // Past its expiry it waits until the broker's nodes agree on the time.
+    let left = Some(until(record.expires_at_ms, now)).filter(|left| !left.is_zero());
+    let pause = left.map_or(pause, |left| pause.min(left));
     if record.waiting.as_ref().is_some_and(|waiting| waiting.code == refusal.code) {
         return Ok(Advanced::Wait(pause));
     }

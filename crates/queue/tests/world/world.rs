@@ -356,7 +356,9 @@ impl World {
                 self.schedule(0, done(id));
                 self.learn(process, version);
             }
-            What::Enter { .. } | What::Note(_) | What::ForgetParties { .. } => self.schedule(0, done(id)),
+            What::Enter { .. } | What::Note(_) | What::DoubtParty { .. } | What::ForgetParties { .. } => {
+                self.schedule(0, done(id))
+            }
             what => {
                 if let What::Invite { .. } | What::AskParties { .. } = &what {
                     self.count_question(process);
@@ -458,6 +460,7 @@ impl World {
             }
             What::Show(..) | What::EndSession(..) => Outcome::Done,
             What::Learn(_)
+            | What::DoubtParty { .. }
             | What::ForgetParties { .. }
             | What::Enter { .. }
             | What::Note(_)
@@ -856,6 +859,7 @@ fn name(what: &What) -> String {
         What::RemoveSession(session) => format!("remove {session}"),
         What::AskBroker => "ask-broker".to_owned(),
         What::AskParties { .. } => "ask-parties".to_owned(),
+        What::DoubtParty { party, .. } => format!("doubt {party}"),
         What::ForgetParties { .. } => "forget-parties".to_owned(),
         What::Enter { session, .. } => format!("enter {session}"),
         What::Invite { seat, session, .. } => format!("invite {} to {session}", seat.party),

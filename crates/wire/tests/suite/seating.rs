@@ -101,12 +101,12 @@ fn each_thing_wrong_is_refused_by_its_own_code() {
     assert_eq!(with(|m| m.responder.party = "partner".parse().unwrap()), Code::CardMismatch);
     assert_eq!(with(|m| m.epoch = Epoch(1)), Code::StaleEpoch);
     assert_eq!(with(|m| m.wallet = WalletId([9; 32])), Code::PeerMisbehaved);
-    assert_eq!(with(|m| m.expires_at_ms = NOW_MS), Code::ClockDiffers);
+    assert_eq!(with(|m| m.expires_at_ms = NOW_MS - 30_000), Code::ClockDiffers);
     assert_eq!(with(|m| m.request.signature[0] ^= 1), Code::BadSignature);
 
     let asked = |change: fn(&mut Value)| refused(&session(change, &requester()), ShareIndex::Service);
     assert_eq!(asked(|d| d["tenant"] = "other".into()), Code::WrongTenant);
-    assert_eq!(asked(|d| d["expires_at"] = 1_800_000_000.into()), Code::JobExpired);
+    assert_eq!(asked(|d| d["expires_at"] = 1_799_999_970.into()), Code::JobExpired);
     assert_eq!(asked(|d| d["issued_at"] = 1_800_000_031.into()), Code::ClockDiffers);
     assert_eq!(asked(|d| d["expires_at"] = (1_799_999_999 + 30 * 86_400 + 1).into()), Code::ValidTooLong);
     assert_eq!(

@@ -245,7 +245,9 @@ mod tests {
     }
 
     fn told(nodes: Vec<Node>) -> Told<Vec<Answer<Node>>> {
-        Ok(nodes.into_iter().map(|value| Answer { value, sent_ms: 0, received_ms: 0 }).collect())
+        let at = std::time::Instant::now();
+        let told = |value| Answer { value, sent_ms: 0, received_ms: 0, sent_at: at, received_at: at };
+        Ok(nodes.into_iter().map(told).collect())
     }
 
     fn causes(check: &Check) -> Vec<(Cause, Status)> {

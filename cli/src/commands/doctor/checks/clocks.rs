@@ -112,7 +112,8 @@ mod tests {
             is_in_cluster: false,
             cluster: None,
         };
-        Answer { value, sent_ms: 100_000, received_ms: 100_002 }
+        let at = std::time::Instant::now();
+        Answer { value, sent_ms: 100_000, received_ms: 100_002, sent_at: at, received_at: at }
     }
 
     /// Looks at an orchestrator whose clock is so far ahead of this machine's.
