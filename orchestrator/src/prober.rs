@@ -286,7 +286,7 @@ mod tests {
         let mut questions = partner.subscribe_registered(&Filter::cards(&name), PATIENCE).await.unwrap();
         let (changed, mut changes) = watch::channel(());
         let prober = Prober::new(orchestrator, name, changed);
-        // One question shows that the party is silent, and nobody asks another while that is known.
+        // One question shows that the party is silent. Nothing more is asked while that is known.
         for _ in 0..2 {
             assert_eq!(ask_about(&prober, 200).await, [Some(Code::Deadline); 200]);
         }

@@ -1,5 +1,5 @@
-//! Why jobs wait, for operators: counted by code, and logged when that changes. Also wakes jobs once
-//! a party that was silent answers.
+//! Why jobs wait, for operators: counted by code, and logged when that changes. Also wakes jobs
+//! once a party that was silent answers.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,5 +1,5 @@
-//! A party that gives no answer: jobs wait for it, one question at a time asks whether it is back, and
-//! then they go on.
+//! A party that gives no answer: jobs wait for it, one question at a time asks whether it is back,
+//! and then they go on.
 
 use std::sync::{
     Arc,
