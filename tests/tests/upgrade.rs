@@ -34,7 +34,10 @@ use duet_party::{
 };
 use duet_protocol::ids::{Epoch, PaillierKeyId, SessionId, ShareIndex, WalletId};
 use duet_test_postgres::PostgresServer as Postgres;
-use duet_wire::policy::{Bound, Limit, Spend, SpendLimit, SpendOption};
+use duet_wire::{
+    JobId,
+    policy::{Bound, Limit, Spend, SpendLimit, SpendOption},
+};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 use tempfile::TempDir;
@@ -233,11 +236,11 @@ async fn is_up_to_date(fixture: &Fixture, store: &dyn ShareStore) {
     assert_eq!(store.prepare_wallet(&other).await.unwrap(), PrepareOutcome::Prepared);
 
     let request = [9; 32];
-    assert!(!store.request_facts(id, request).await.unwrap().is_revoked);
+    assert!(!store.request_facts(id, request, JobId([1; 16])).await.unwrap().is_revoked);
     let revoked =
         RevokedRequest { wallet: id, request, by: [1; 32], expires_at_ms: fixture.written_at_ms + 1_000 };
     assert_eq!(store.revoke_request(&revoked, fixture.written_at_ms).await.unwrap(), Revoked::Now);
-    assert!(store.request_facts(id, request).await.unwrap().is_revoked);
+    assert!(store.request_facts(id, request, JobId([1; 16])).await.unwrap().is_revoked);
 }
 
 /// Charges a signature by the rule of the wallet's policy, right after the store was written.
