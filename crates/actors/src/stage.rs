@@ -504,7 +504,8 @@ impl Stage {
     /// an orchestrator.
     ///
     /// # Errors
-    /// When the pair does not sign: a [`PartyError`](duet_party::PartyError) if the device does not.
+    /// When the pair does not sign. If the device does not, the error is a
+    /// [`PartyError`](duet_party::PartyError).
     pub async fn approve(&mut self, wallet: &WalletInfo, pair: Pair, request: &SigningRequest) -> Result<()> {
         let key = self.paillier_key(wallet.id, pair).await?;
         let manifest = self.manifest(wallet, pair, key, request);

@@ -19,8 +19,8 @@ use crate::{
 /// Checks a manifest's bytes as `identity`: the requester's signature, that the requester may ask
 /// this of this wallet, tenant, kind of payload, the wallet's policy, epoch, seats against the
 /// wallet's own record, Paillier key and its lock, times, that the request was not revoked; derives
-/// the digest, which has to be the one that the job was charged for, if it was; and claims the session id last, so that a session that was refused can be asked for
-/// again.
+/// the digest, which has to be the one that the job was charged for, if it was; and claims the
+/// session id last, so that a session that was refused can be asked for again.
 ///
 /// # Errors
 /// [`PartyError::Refused`] with the code of the first check that fails.

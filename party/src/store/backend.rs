@@ -188,7 +188,7 @@ impl Attached {
 }
 
 /// Keeps what a job signs, or finds that it signed something else before. Of two transactions at
-/// once the second waits for the first at the primary key, and compares itself with what that wrote.
+/// once the second waits for the first at the primary key, and looks at what the first wrote.
 async fn keep_job(connection: &mut impl Connection, of: &AnswersOf, at_ms: u64) -> Result<(), StoreError> {
     let failed = unavailable("keep what a job signs");
     let kept = connection

@@ -82,6 +82,7 @@ scenario("a job that this browser signed for another payload is not signed", asy
   await page.state(`job-${second.id}`, "waiting");
   await remember(page, second.id);
   await page.get(`job-approve-${second.id}`).click();
+  assert.equal(await page.state(`job-${second.id}`, ["failed", "signed"]), "failed");
   const job = await scene.stack.settled(second.id);
   assert.equal(job.state, "failed");
   assert.match(JSON.stringify(job), /"conflict".*at 1970-01-01/);

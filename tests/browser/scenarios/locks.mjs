@@ -259,7 +259,7 @@ scenario(
  */
 async function downgrade(page, version, more = []) {
   const { origin } = new URL(page.tab.url());
-  // No page of ours has the store open while the test puts it back to the content of an old version.
+  // No page of ours has the store open while the test puts it back to an old version's content.
   await page.tab.goto(`${origin}/config.json`);
   await page.tab.evaluate(
     async ([version, keys]) => {

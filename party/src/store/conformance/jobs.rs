@@ -55,7 +55,7 @@ async fn a_job_signs_one_thing<S: ShareStore>([store, other]: Two<S>) {
     assert!(give(&*store, 4, 2, 8).await.unwrap());
     charged(1).await.unwrap().require([7; 32]).unwrap();
 
-    // Whoever is charged first, an initiator or a responder, says what it is.
+    // The first charge says what it is, in either seat.
     decrypt(5, 3, 7).await.unwrap();
     is_conflict(give(&*store, 6, 3, 8).await, 5);
     assert!(give(&*store, 6, 3, 7).await.unwrap());

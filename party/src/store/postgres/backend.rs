@@ -195,8 +195,8 @@ impl Backend for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Makes a decision of a session at `at_ms` by the insertion that `decision` writes, with what is
-    /// attached to it; `false`, and nothing is done, if it was made before.
+    /// Makes a decision of a session at `at_ms` by the insertion that `decision` writes, with what
+    /// is attached to it; `false`, and nothing is done, if it was made before.
     async fn decide(
         &self,
         operation: &'static str,
