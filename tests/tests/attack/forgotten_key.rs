@@ -1,12 +1,14 @@
 //! The queue forgets which payload an idempotency key was for: its broker is put back to an older
 //! copy of its store. The parties remember, and sign no other payload under the key.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, bail};
 use duet_actors::stage::Stage;
 use duet_harness::{
     duet::text,
     http::Api,
-    stack::{ALL_KINDS, Stack},
+    stack::{ALL_KINDS, Stack, Wallet},
 };
 use duet_party::PartyError;
 use duet_protocol::ids::ShareIndex;
@@ -16,15 +18,18 @@ use serde_json::json;
 /// A party's words, up to when the first was charged.
 const SAID: &str = "charged under the same idempotency key at 20";
 
-/// The broker of a stack, put back to a copy of its store, and the orchestrator started anew.
-async fn put_back(stack: &mut Stack, copy: &std::path::Path) -> Result<()> {
+/// Puts the broker back to a copy of its store, or to an empty store, and starts the orchestrator
+/// anew. Waits until the parties have come back.
+async fn put_back(stack: &mut Stack, wallet: &Wallet, copy: Option<&Path>) -> Result<()> {
     stack.orchestrator.kill().await?;
     stack.broker.kill().await?;
     stack.broker.empty()?;
-    stack.broker.put_back(copy)?;
+    if let Some(copy) = copy {
+        stack.broker.put_back(copy)?;
+    }
     stack.broker.resume().await?;
     stack.orchestrator.start().await?;
-    Ok(())
+    stack.all_pairs_ready(&wallet.id).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,6 +43,7 @@ async fn a_queue_that_was_put_back__should_have_no_second_payload_signed() -> Re
     stack.broker.copy(&yesterday)?;
     stack.broker.resume().await?;
     stack.orchestrator.start().await?;
+    stack.all_pairs_ready(&wallet.id).await?;
 
     let key = "payout-1";
     let ended = async |payee: &str| {
@@ -52,26 +58,19 @@ async fn a_queue_that_was_put_back__should_have_no_second_payload_signed() -> Re
     wallet.duet.json(&own("pay Alice", "service")).await?;
 
     // A retry gets a signature over the same payload.
-    put_back(&mut stack, &yesterday).await?;
+    put_back(&mut stack, &wallet, Some(&yesterday)).await?;
     assert_eq!(ended("pay Alice").await?.0, "signed");
     wallet.duet.json(&own("pay Alice", "partner")).await?;
 
     let mut seconds = 0;
-    for emptied in [false, true] {
-        if emptied {
-            stack.orchestrator.kill().await?;
-            stack.broker.restart_empty().await?;
-            stack.orchestrator.start().await?;
-        } else {
-            put_back(&mut stack, &yesterday).await?;
-        }
+    // The owner's own: the service refuses it, or else the device itself.
+    for (copy, with) in [(Some(yesterday.as_path()), "service"), (None, "partner")] {
+        put_back(&mut stack, &wallet, copy).await?;
         let (state, job) = ended("pay Mallory").await?;
         seconds += u32::from(state == "signed");
         assert_eq!(state, "failed", "{job}");
         assert_eq!(text(&job, "/failure/code")?, "conflict", "{job}");
         assert!(text(&job, "/failure/message")?.contains(SAID), "{job}");
-        // The owner's own: the service refuses it, or else the device itself.
-        let with = if emptied { "partner" } else { "service" };
         let refusal = wallet.duet.refused(&own("pay Mallory", with)).await?;
         assert_eq!(refusal.code, "conflict", "{refusal:?}");
         assert!(refusal.message.contains(SAID), "{refusal:?}");
