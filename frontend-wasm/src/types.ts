@@ -64,6 +64,10 @@ export type ManifestFacts = {
   digest: string;
   path: string;
   expiresAt: number;
+  /** SHA-256 over wallet, path and digest, in hexadecimal: requests under one idempotency key agree in it. */
+  signs: string;
+  /** When the signed request expires, in milliseconds since 1970. */
+  requestExpiresAt: number;
 };
 
 /** A payload spelled out; `digest` is `0x…`. */

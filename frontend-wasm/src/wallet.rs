@@ -195,6 +195,8 @@ impl DeviceWallet {
             ("digest", hexadecimal(&digest)),
             ("path", request.path.to_string().into()),
             ("expiresAt", time(manifest.expires_at_ms)),
+            ("signs", hex::encode(request.signs(digest)).into()),
+            ("requestExpiresAt", time(request.expires_at.saturating_mul(1000))),
         ]))
     }
 

@@ -384,6 +384,8 @@ describe("a wallet dealt in WebAssembly", () => {
     assert.equal(facts.responderFingerprint, backends.service.fingerprint);
     assert.equal(facts.digest, unwrap(duet.describe(JSON.stringify(TRANSFER))).digest);
     assert.equal(facts.paillierKey, wallet.newestKey);
+    assert.match(facts.signs, /^[0-9a-f]{64}$/);
+    assert.ok(facts.requestExpiresAt > facts.expiresAt - HOUR_MS);
     assert.equal(wallet.readManifest(manifest, Date.now() + 2 * HOUR_MS).error.code, "job-expired");
     assert.equal(wallet.rejectJob(job, new Uint8Array(31), Date.now()).error.kind, "malformed");
   });

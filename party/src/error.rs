@@ -85,7 +85,9 @@ impl PartyError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Store(StoreError::Exists(_) | StoreError::OlderBuilds(_)) => Code::Conflict,
+            Self::Store(
+                StoreError::Exists(_) | StoreError::OlderBuilds(_) | StoreError::OtherPayload { .. },
+            ) => Code::Conflict,
             // The session was decided by an older policy. A new one is decided by the newest.
             Self::Store(StoreError::PolicyChanged) => Code::StaleEpoch,
             Self::Store(StoreError::LimitExceeded(_)) => Code::LimitExceeded,
@@ -121,6 +123,7 @@ impl PartyError {
                 | StoreError::PolicyChanged
                 | StoreError::Revoked
                 | StoreError::TooManyAnswers
+                | StoreError::OtherPayload { .. }
                 | StoreError::Quarantined(_),
             ) => Refusal::new(self.code(), self.to_string()),
             Self::Store(_) | Self::Record(_) | Self::Key(_) | Self::Unlock(_) | Self::Stored { .. } => {

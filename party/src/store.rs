@@ -46,7 +46,7 @@ pub use self::{
     pending::{AnswerRole, AnswersOf, NewPending, PendingRow},
     policy::{MAX_PENDING_POLICIES, PolicyMark, PolicyRow, PutPolicy, Spending},
     records::{KeyChange, NewKey, Readiness, RecordStore, Rewrap, UnlockRefused},
-    sessions::{Charge, RequestFacts, Revoked, RevokedRequest, SessionStore},
+    sessions::{Charge, ChargedJob, RequestFacts, Revoked, RevokedRequest, SessionStore},
     share_store::{AuditStore, PendingStore, PolicyStore, ShareStore},
     wallets::{
         Admission, CommitOutcome, DealRow, EnrolmentRow, NewWallet, PinOutcome, PrepareOutcome, WalletRow,

@@ -13,6 +13,7 @@ mod abort_oracle;
 mod blind_signing;
 mod cancelled_in_name_only;
 mod cloned_worker;
+mod forgotten_key;
 mod lock_as_denial;
 mod lost_lock;
 mod lying_gateway;

@@ -34,7 +34,10 @@ use duet_party::{
 };
 use duet_protocol::ids::{Epoch, PaillierKeyId, SessionId, ShareIndex, WalletId};
 use duet_test_postgres::PostgresServer as Postgres;
-use duet_wire::policy::{Bound, Limit, Spend, SpendLimit, SpendOption};
+use duet_wire::{
+    JobId,
+    policy::{Bound, Limit, Spend, SpendLimit, SpendOption},
+};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 use tempfile::TempDir;
@@ -233,11 +236,11 @@ async fn is_up_to_date(fixture: &Fixture, store: &dyn ShareStore) {
     assert_eq!(store.prepare_wallet(&other).await.unwrap(), PrepareOutcome::Prepared);
 
     let request = [9; 32];
-    assert!(!store.request_facts(id, request).await.unwrap().is_revoked);
+    assert!(!store.request_facts(id, request, JobId([1; 16])).await.unwrap().is_revoked);
     let revoked =
         RevokedRequest { wallet: id, request, by: [1; 32], expires_at_ms: fixture.written_at_ms + 1_000 };
     assert_eq!(store.revoke_request(&revoked, fixture.written_at_ms).await.unwrap(), Revoked::Now);
-    assert!(store.request_facts(id, request).await.unwrap().is_revoked);
+    assert!(store.request_facts(id, request, JobId([1; 16])).await.unwrap().is_revoked);
 }
 
 /// Charges a signature by the rule of the wallet's policy, right after the store was written.
@@ -422,24 +425,22 @@ async fn backups_of_the_version_before__should_restore_as_either_kind_of_store()
 async fn migrate__should_check_expand_and_contract_stores_of_either_kind() {
     let folder = tempfile::tempdir().unwrap();
     let server = Postgres::shared().await.unwrap();
-    for (fixture, lacks) in [(Fixture::before_lost_locks(), true), (Fixture::packed(BEFORE), false)] {
-        let here = folder.path().join(if lacks { "earlier" } else { "before" });
+    for (fixture, name) in [(Fixture::before_lost_locks(), "earlier"), (Fixture::packed(BEFORE), "before")] {
+        let here = folder.path().join(name);
         copy(&fixture.folder.join("service"), &here.join("service"), &["shares.db", "shares.db.generation"]);
         let file = PartyFolder::new(&here, "service");
         let database = PartyFolder::new(&here, "service").in_database(load(&fixture, server).await);
         for party in [file, database] {
             let duet = party.command(&Duet::new(&here));
             let migrate = async |step: &str| duet.json(&["party", "migrate", step]).await;
-            if lacks {
-                let check = duet.refused(&["party", "migrate", "--check"]).await.unwrap();
-                assert_eq!((check.code.as_str(), check.exit_code), ("store-not-expanded", 6), "{check:?}");
-                // Nothing was changed, and nothing is unless the operator says so.
-                let early = duet.refused(&["party", "migrate", "--contract"]).await.unwrap();
-                assert_eq!(early.code, "store-not-expanded", "{early:?}");
-                let unchanged = duet.clone().with("DUET_NO_MIGRATE", "true");
-                let started = unchanged.refused(&["party", "status"]).await.unwrap();
-                assert_eq!(started.code, "store-not-expanded", "{started:?}");
-            }
+            let check = duet.refused(&["party", "migrate", "--check"]).await.unwrap();
+            assert_eq!((check.code.as_str(), check.exit_code), ("store-not-expanded", 6), "{check:?}");
+            // Nothing was changed, and nothing is unless the operator says so.
+            let early = duet.refused(&["party", "migrate", "--contract"]).await.unwrap();
+            assert_eq!(early.code, "store-not-expanded", "{early:?}");
+            let unchanged = duet.clone().with("DUET_NO_MIGRATE", "true");
+            let started = unchanged.refused(&["party", "status"]).await.unwrap();
+            assert_eq!(started.code, "store-not-expanded", "{started:?}");
             for step in ["--expand", "--check", "--contract", "--check"] {
                 let report = migrate(step).await.unwrap();
                 assert_eq!(report["missing"], json!([]), "{step}: {report}");

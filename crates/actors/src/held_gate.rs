@@ -22,7 +22,10 @@ use duet_party::{
     },
 };
 use duet_protocol::ids::{CardFingerprint, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId};
-use duet_wire::audit::{ChainId, Draft, Record};
+use duet_wire::{
+    JobId,
+    audit::{ChainId, Draft, Record},
+};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// The store of `inner`. Verdicts wait in front of its gate while a test holds the gate shut.
@@ -179,7 +182,11 @@ forward! {
         ) -> Result<bool, StoreError>;
         fn charge(charge: &Charge) -> Result<bool, StoreError>;
         fn revoke_request(revoked: &RevokedRequest, now_ms: u64) -> Result<Revoked, StoreError>;
-        fn request_facts(wallet: WalletId, request: [u8; 32]) -> Result<RequestFacts, StoreError>;
+        fn request_facts(
+            wallet: WalletId,
+            request: [u8; 32],
+            job: JobId,
+        ) -> Result<RequestFacts, StoreError>;
         fn charges(wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError>;
     }
 }

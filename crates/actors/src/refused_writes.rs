@@ -18,7 +18,7 @@ pub enum Refused {
 }
 
 /// The tables that a pending verdict is written to.
-const OF_PENDING: [&str; 3] = ["answers", "pending_verdicts", "records"];
+const OF_PENDING: [&str; 4] = ["answers", "job_digests", "pending_verdicts", "records"];
 
 const WRITES: [&str; 3] = ["INSERT", "UPDATE", "DELETE"];
 

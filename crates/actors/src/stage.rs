@@ -450,15 +450,31 @@ impl Stage {
     /// # Errors
     /// When no report comes.
     pub async fn outcome(&mut self, manifest: &Manifest, index: ShareIndex) -> Result<OutcomeResult> {
+        let mut outcomes = self.outcomes_of(std::slice::from_ref(manifest), index).await?;
+        Ok(outcomes.remove(0))
+    }
+
+    /// The outcomes that the party of `index` reports on sessions, in the order of the reports.
+    ///
+    /// # Errors
+    /// When a report does not come.
+    pub async fn outcomes_of(
+        &mut self,
+        manifests: &[Manifest],
+        index: ShareIndex,
+    ) -> Result<Vec<OutcomeResult>> {
         let backend = if index == ShareIndex::Partner { &self.partner } else { &self.service };
         let card_key = *backend.party.card().identity().as_bytes();
-        loop {
+        let mut outcomes = Vec::new();
+        while outcomes.len() < manifests.len() {
             let signed = timeout(PATIENCE, self.outcomes.recv()).await?.context("no more outcomes")?;
             let unverified: Outcome = codec::decode(&signed.outcome)?;
-            if unverified.session == manifest.session && unverified.from == *backend.party.id() {
-                return Ok(signed.verify(&card_key)?.result);
+            let is_asked = manifests.iter().any(|manifest| manifest.session == unverified.session);
+            if is_asked && unverified.from == *backend.party.id() {
+                outcomes.push(signed.verify(&card_key)?.result);
             }
         }
+        Ok(outcomes)
     }
 
     /// Signs with service and partner.
@@ -475,15 +491,24 @@ impl Stage {
         }
     }
 
-    /// Signs with the device and the backend of `pair`. The test answers the approval as an
-    /// orchestrator.
+    /// Signs a message with the device and the backend of `pair`.
     ///
     /// # Errors
     /// When the pair does not sign.
     pub async fn sign_device(&mut self, wallet: &WalletInfo, pair: Pair, path: &str) -> Result<()> {
-        let key = self.paillier_key(wallet.id, pair).await?;
         let request = self.request(wallet, path, "device");
-        let manifest = self.manifest(wallet, pair, key, &request);
+        self.approve(wallet, pair, &request).await
+    }
+
+    /// Signs a request with the device and the backend of `pair`. The test answers the approval as
+    /// an orchestrator.
+    ///
+    /// # Errors
+    /// When the pair does not sign. If the device does not, the error is a
+    /// [`PartyError`](duet_party::PartyError).
+    pub async fn approve(&mut self, wallet: &WalletInfo, pair: Pair, request: &SigningRequest) -> Result<()> {
+        let key = self.paillier_key(wallet.id, pair).await?;
+        let manifest = self.manifest(wallet, pair, key, request);
         let mut approvals = self.orchestrator.subscribe_registered(&Filter::approvals(), PATIENCE).await?;
         let (device, bus) = (self.device.clone(), self.device_bus.clone());
         let (id, job, digest) = (wallet.id, request.job(), request.payload.digest()?);
@@ -501,7 +526,7 @@ impl Stage {
         }
         approval.respond(codec::encode(&ApprovalReply::Session { manifest: bytes })?).await?;
         let signature = signing.await??;
-        verify(wallet, &request, &signature.signature)
+        verify(wallet, request, &signature.signature)
     }
 
     /// Signs with every pair.

@@ -133,6 +133,22 @@ impl Broker {
         Ok(std::fs::remove_dir_all(store)?)
     }
 
+    /// Copies what it stored. It must not be running.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn copy(&self, to: &Path) -> Result<()> {
+        copy_directory(&Layout::new(&self.credentials).store(), to)
+    }
+
+    /// Stores what a copy has, after [`Self::empty`]. It must not be running.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn put_back(&self, copy: &Path) -> Result<()> {
+        copy_directory(copy, &Layout::new(&self.credentials).store())
+    }
+
     /// Kills it and starts it again.
     ///
     /// # Errors
@@ -182,4 +198,18 @@ impl Broker {
     pub fn log(&self) -> String {
         self.server.log()
     }
+}
+
+fn copy_directory(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_directory(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }

@@ -3,7 +3,10 @@
 
 use core::{fmt, str::FromStr};
 
-use duet_protocol::ids::{ShareIndex, WalletId};
+use duet_protocol::{
+    ids::{ShareIndex, WalletId},
+    transcript,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
@@ -263,6 +266,13 @@ impl SigningRequest {
     #[must_use]
     pub fn job(&self) -> JobId {
         JobId::derive(&self.tenant, &self.idempotency_key)
+    }
+
+    /// What is signed, and by which key: a SHA-256 over wallet, path and `digest`, the payload's.
+    /// Requests under one idempotency key agree in it.
+    #[must_use]
+    pub fn signs(&self, digest: [u8; 32]) -> [u8; 32] {
+        transcript::hash("signs", &(self.wallet, &self.path, digest))
     }
 }
 

@@ -59,6 +59,8 @@ impl Accepted {
                 Role::Responder { .. } => AnswerRole::Responder,
             },
             expires_at_ms: self.request.expires_at.saturating_mul(1000),
+            job: self.manifest.job,
+            signs: self.request.signs(self.digest),
         }
     }
 

@@ -19,8 +19,8 @@ use crate::{
 /// Checks a manifest's bytes as `identity`: the requester's signature, that the requester may ask
 /// this of this wallet, tenant, kind of payload, the wallet's policy, epoch, seats against the
 /// wallet's own record, Paillier key and its lock, times, that the request was not revoked; derives
-/// the digest; and claims the session id last, so that a session that was refused can be asked for
-/// again.
+/// the digest, which has to be the one that the job was charged for, if it was; and claims the
+/// session id last, so that a session that was refused can be asked for again.
 ///
 /// # Errors
 /// [`PartyError::Refused`] with the code of the first check that fails.
@@ -35,7 +35,7 @@ pub(crate) async fn check(
     let wallet = claimed.wallet;
     let (committed, facts) = tokio::join!(
         context.committed_with_policy(wallet),
-        context.store().request_facts(wallet, claimed.request.content_hash())
+        context.store().request_facts(wallet, claimed.request.content_hash(), claimed.job)
     );
     let ((row, newest_policy), facts) = (committed?, facts?);
     let share = context.share(&row).await?;
@@ -46,6 +46,9 @@ pub(crate) async fn check(
         return Err(refuse(Code::CardMismatch, "the wallet is bound to another card of this party"));
     }
     require_current(facts, &request)?;
+    if let Some(charged) = facts.charged {
+        charged.require(request.signs(digest))?;
+    }
     let initiates = manifest.initiator.index == share.index();
     let peer = if initiates { &manifest.responder } else { &manifest.initiator };
     let peer_card = context.holder_card(&share, peer.index).await?.ok_or_else(|| {

@@ -123,7 +123,9 @@ async fn run(
         let writing = pending::write(&context, &unfinished, &blame, answers);
         let written = context.metrics.stored(StoreDecision::Pending, writing).await;
         let written = written.map_err(|error| match error {
-            PartyError::Store(StoreError::TooManyAnswers | StoreError::Quarantined(_)) => error.into(),
+            PartyError::Store(
+                StoreError::TooManyAnswers | StoreError::OtherPayload { .. } | StoreError::Quarantined(_),
+            ) => error.into(),
             error => {
                 tracing::error!(%error, "a pending verdict cannot be written; nothing is decrypted");
                 Ended::Silent

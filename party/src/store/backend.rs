@@ -11,7 +11,7 @@ use super::{
     AnswersOf, Charge, KeyChange, Lock, LockOutcome, MAX_ANSWERS_PER_REQUEST, NewPending, PaillierState,
     Spending, StoreError,
     audit::{append, require_open},
-    columns::unavailable,
+    columns::{number, unavailable},
     connection::{Connection, Statement, Value, values},
     health::Health,
 };
@@ -165,8 +165,12 @@ impl Attached {
     }
 
     /// Counts the answer that [`PendingStore::answering`](super::PendingStore::answering) was
-    /// given, if anything.
-    pub(super) async fn count_answer(&self, connection: &mut impl Connection) -> Result<(), StoreError> {
+    /// given, if anything, and keeps at `at_ms` what its job signs.
+    pub(super) async fn count_answer(
+        &self,
+        connection: &mut impl Connection,
+        at_ms: u64,
+    ) -> Result<(), StoreError> {
         let Some(of) = self.answering.as_deref() else { return Ok(()) };
         let counted = connection
             .run(
@@ -176,6 +180,32 @@ impl Attached {
             )
             .await
             .map_err(unavailable("count an answer"))?;
-        if counted == 0 { Err(StoreError::TooManyAnswers) } else { Ok(()) }
+        if counted == 0 {
+            return Err(StoreError::TooManyAnswers);
+        }
+        keep_job(connection, of, at_ms).await
     }
+}
+
+/// Keeps what a job signs, or finds that it signed something else before. Of two transactions at
+/// once the second waits for the first at the primary key, and looks at what the first wrote.
+async fn keep_job(connection: &mut impl Connection, of: &AnswersOf, at_ms: u64) -> Result<(), StoreError> {
+    let failed = unavailable("keep what a job signs");
+    let kept = connection
+        .run(
+            &["INSERT INTO job_digests AS j (job, signs, charged_at_ms, expires_at_ms) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (job) DO UPDATE SET expires_at_ms =
+               CASE WHEN excluded.expires_at_ms > j.expires_at_ms THEN excluded.expires_at_ms ELSE j.expires_at_ms END
+             WHERE j.signs = excluded.signs"],
+            values![of.job.as_bytes(), &of.signs, at_ms, of.expires_at_ms],
+        )
+        .await
+        .map_err(&failed)?;
+    if kept > 0 {
+        return Ok(());
+    }
+    let statement = ["SELECT charged_at_ms FROM job_digests WHERE job = $1"];
+    let row = connection.row(&statement, values![of.job.as_bytes()]).await.map_err(&failed)?;
+    let row = row.ok_or(StoreError::Corrupt("a charge that is not there"))?;
+    Err(StoreError::OtherPayload { charged_at_ms: number(&row, "charged_at_ms")? })
 }

@@ -9,9 +9,9 @@ use duet_wire::{
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::{
-    AuditChain, Culprit, DealRow, EnrolmentRow, HeadRow, OwnEnrolment, PaillierKeyRow, PaillierScope,
-    PaillierState, PendingRow, PolicyMark, PolicyRow, RequestFacts, Standing, StoreError, UnblamedLock,
-    WalletRow, WalletState, moment,
+    AuditChain, ChargedJob, Culprit, DealRow, EnrolmentRow, HeadRow, OwnEnrolment, PaillierKeyRow,
+    PaillierScope, PaillierState, PendingRow, PolicyMark, PolicyRow, RequestFacts, Standing, StoreError,
+    UnblamedLock, WalletRow, WalletState, moment,
 };
 use crate::at_rest::{RecordKind, RecordLabel};
 
@@ -283,9 +283,15 @@ pub(super) fn usage_row(row: &impl Columns) -> Result<(u64, Usage), StoreError> 
 
 pub(super) fn request_facts(row: &impl Columns) -> Result<RequestFacts, StoreError> {
     let restored_at = row.bytes_at("restored_at").map_err(unavailable("read a row"))?;
+    let is_charged = row.bytes_at("job_signs").map_err(unavailable("read a row"))?.is_some();
+    let charged = || {
+        let charged_at_ms = number(row, "job_charged_at_ms")?;
+        Ok(ChargedJob { signs: bytes(row, "job_signs")?, charged_at_ms })
+    };
     Ok(RequestFacts {
         is_revoked: number::<i64>(row, "is_revoked")? > 0,
         restored_at_ms: restored_at.as_deref().map(moment).transpose()?,
+        charged: is_charged.then(charged).transpose()?,
     })
 }
 

@@ -3,6 +3,7 @@
 //! it open. What only one does is checked here, their races in [`workers`].
 
 mod audit;
+mod jobs;
 mod key_change;
 mod keys;
 mod limits;
@@ -18,6 +19,7 @@ use std::{collections::BTreeSet, future::Future, sync::Arc};
 
 use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId};
 use duet_wire::{
+    JobId,
     audit::{ChainId, Draft, Event, Record},
     policy::{Bound, Limit, SignedPolicy, Spend, SpendLimit, SpendOption},
 };
@@ -68,6 +70,11 @@ pub(super) fn lock(key: PaillierKeyId, session: SessionId, evidence: &[u8], at_m
     Lock { key, session, wallet, card, evidence: evidence.to_vec(), at_ms }
 }
 
+/// An answer for a request of job 1 that expires at 5 s.
+pub(super) fn answers(request: u8, role: AnswerRole) -> AnswersOf {
+    AnswersOf { request: [request; 32], role, expires_at_ms: 5_000, job: JobId([1; 16]), signs: [1; 32] }
+}
+
 async fn put_key<S: ShareStore>(store: &S, id: u8) -> PaillierKeyId {
     let id = PaillierKeyId([id; 16]);
     let label = RecordLabel::of_party(RecordKind::PaillierKey, id.as_bytes());
@@ -105,6 +112,7 @@ pub(super) async fn all<S: ShareStore, F: Future<Output = [S; 2]>>(make_two: imp
     limits::limits_at_once(Arc::new(make().await)).await;
     policy::approvals(&make().await).await;
     pending::all(async || make_two().await.map(Arc::new)).await;
+    jobs::all(async || make_two().await.map(Arc::new)).await;
     sessions::revocations(&make().await).await;
     limits::limits_after_a_restore(&make().await).await;
     key_change::all(async || make_two().await.map(Arc::new)).await;

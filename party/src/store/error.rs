@@ -1,6 +1,9 @@
 //! Why a store did not do what it was asked.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use duet_protocol::ids::CardFingerprint;
 
@@ -36,6 +39,16 @@ pub enum StoreError {
     /// The signed request has had as many answers as one request may have. Nothing was decided.
     #[error("the request has had {MAX_ANSWERS_PER_REQUEST} answers; sign a new one")]
     TooManyAnswers,
+    /// The job was charged for something else before: for another payload, path or wallet. Nothing
+    /// was decided.
+    #[error(
+        "another payload was charged under the same idempotency key at {}; sign this one under a key of its own",
+        rfc3339(*.charged_at_ms)
+    )]
+    OtherPayload {
+        /// When the first was charged, in Unix milliseconds.
+        charged_at_ms: u64,
+    },
     /// The responder's card is quarantined by now. Nothing was written, so nothing may be
     /// decrypted.
     #[error("the responder's card {0} is quarantined after a bad signature")]
@@ -79,4 +92,11 @@ pub enum StoreError {
         /// What it is instead.
         reason: String,
     },
+}
+
+/// The last second of the year 9999, in Unix milliseconds. RFC 3339 has no later year.
+const LAST_MS: u64 = 253_402_300_799_000;
+
+fn rfc3339(ms: u64) -> humantime::Rfc3339Timestamp {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms.min(LAST_MS)))
 }

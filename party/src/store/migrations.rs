@@ -107,10 +107,20 @@ const POSTGRES: &[Script] = &[
     (5, "time", include_str!("../../migrations/postgres/0005_time.sql")),
     (6, "suspects", include_str!("../../migrations/postgres/0006_suspects.sql")),
 ];
-pub(super) const OF_SQLITE: Schema = Schema { first: SQLITE, expansions: &[], contractions: &[] };
+
+const SQLITE_EXPANSIONS: &[Script] =
+    &[(17, "job digests", include_str!("../../migrations/sqlite/0017_job_digests.sql"))];
 
 #[cfg(feature = "postgres")]
-pub(super) const OF_POSTGRES: Schema = Schema { first: POSTGRES, expansions: &[], contractions: &[] };
+const POSTGRES_EXPANSIONS: &[Script] =
+    &[(7, "job digests", include_str!("../../migrations/postgres/0007_job_digests.sql"))];
+
+pub(super) const OF_SQLITE: Schema =
+    Schema { first: SQLITE, expansions: SQLITE_EXPANSIONS, contractions: &[] };
+
+#[cfg(feature = "postgres")]
+pub(super) const OF_POSTGRES: Schema =
+    Schema { first: POSTGRES, expansions: POSTGRES_EXPANSIONS, contractions: &[] };
 
 impl Schema {
     /// The newest expansion that this build knows, or the newest migration from before there were
@@ -238,7 +248,7 @@ mod tests {
         AssertSqlSafe, Connection as _, Executor as _, SqliteConnection, sqlite::SqliteConnectOptions,
     };
 
-    use super::{POSTGRES, SQLITE, Script, migrator};
+    use super::{OF_POSTGRES, OF_SQLITE, POSTGRES, SQLITE, Schema, Script, migrator};
     use crate::{
         at_rest::{RecordKind, RecordLabel},
         store::{
@@ -349,11 +359,15 @@ mod tests {
         is_brought_up_to_date(&PostgresStore::open(&options).await.unwrap()).await;
     }
 
+    fn scripts(schema: &Schema) -> impl Iterator<Item = &'static Script> {
+        schema.first.iter().chain(schema.expansions)
+    }
+
     #[test]
     fn every_file_is_a_migration() {
-        let listed = |scripts: &[Script]| -> BTreeMap<String, String> {
+        let listed = |schema: Schema| -> BTreeMap<String, String> {
             let name = |&(version, what, _): &Script| format!("{version:04}_{}.sql", what.replace(' ', "_"));
-            scripts.iter().map(|script| (name(script), script.2.to_owned())).collect()
+            scripts(&schema).map(|script| (name(script), script.2.to_owned())).collect()
         };
         let in_folder = |folder: &str| -> BTreeMap<String, String> {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(folder);
@@ -364,15 +378,15 @@ mod tests {
                 })
                 .collect()
         };
-        assert_eq!(in_folder("sqlite"), listed(SQLITE));
-        assert_eq!(in_folder("postgres"), listed(POSTGRES));
+        assert_eq!(in_folder("sqlite"), listed(OF_SQLITE));
+        assert_eq!(in_folder("postgres"), listed(OF_POSTGRES));
     }
 
     /// A store keeps the checksum of each migration that it applied, comments included. It does not
     /// open when a later build has another text.
     #[test]
     fn a_published_migration_never_changes() {
-        const OF_SQLITE: [&str; 9] = [
+        const PINNED_OF_SQLITE: [&str; 10] = [
             "c5f37003e7fc0952",
             "b6314c4475e1d366",
             "c4f16040bac80007",
@@ -382,17 +396,19 @@ mod tests {
             "ed93fb01b6e85285",
             "3bc84b5d13073a87",
             "66a75fb7bc82da30",
+            "7d6dcc786f92a8dd",
         ];
-        const OF_POSTGRES: [&str; 6] = [
+        const PINNED_OF_POSTGRES: [&str; 7] = [
             "b8cce33afc0c7a7c",
             "cfa2362710bcf5d0",
             "a910e406c47cf503",
             "ea5d4e93dc9a2557",
             "6d9169800e358c24",
             "ea020583b644c369",
+            "708a4fc86df8beaf",
         ];
-        for (scripts, pinned) in [(SQLITE, &OF_SQLITE[..]), (POSTGRES, &OF_POSTGRES[..])] {
-            let migrator = migrator(scripts.iter());
+        for (schema, pinned) in [(OF_SQLITE, &PINNED_OF_SQLITE[..]), (OF_POSTGRES, &PINNED_OF_POSTGRES[..])] {
+            let migrator = migrator(scripts(&schema));
             let checksums: Vec<String> =
                 migrator.iter().map(|migration| hex::encode(&migration.checksum[..8])).collect();
             assert_eq!(checksums, pinned);

@@ -1,6 +1,7 @@
 //! Verdicts that are about to be reached, and how many answers a request has had.
 
 use duet_protocol::ids::{CardFingerprint, PaillierKeyId, SessionId};
+use duet_wire::JobId;
 
 use crate::at_rest::{RecordKind, RecordLabel, SealedRecord};
 
@@ -38,6 +39,10 @@ pub struct AnswersOf {
     pub role: AnswerRole,
     /// When the request expires, in Unix milliseconds.
     pub expires_at_ms: u64,
+    /// The request's job: the same for all requests under one idempotency key.
+    pub job: JobId,
+    /// What is signed, by which of the wallet's keys: a SHA-256 over wallet, path and digest.
+    pub signs: [u8; 32],
 }
 
 /// What an initiator is about to decrypt.

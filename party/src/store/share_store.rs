@@ -72,8 +72,9 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
 #[async_trait]
 pub trait PendingStore: fmt::Debug + Send + Sync + 'static {
     /// The same store, which counts an answer for a request in the very transaction of the charge
-    /// or the pending verdict that is asked of it, or does neither and fails with
-    /// [`StoreError::TooManyAnswers`]. For one call.
+    /// or the pending verdict that is asked of it, and keeps there what the request's job signs. Or
+    /// it does nothing of that and fails: with [`StoreError::TooManyAnswers`], or with
+    /// [`StoreError::OtherPayload`] when the job was charged for something else. For one call.
     fn answering(&self, of: AnswersOf) -> Arc<dyn ShareStore>;
     /// Writes what is about to be decrypted, so that it survives this process. It is not flushed by
     /// itself: what releases the verdict or locks the key is, and whatever was written before goes

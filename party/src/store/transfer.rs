@@ -182,6 +182,10 @@ const TABLES: &[Table] = &[
         columns: &[("request", Bytes), ("role", Number), ("answers", Number), ("expires_at_ms", Number)],
     },
     Table {
+        name: "job_digests",
+        columns: &[("job", Bytes), ("signs", Bytes), ("charged_at_ms", Number), ("expires_at_ms", Number)],
+    },
+    Table {
         name: "revocations",
         columns: &[("wallet", Bytes), ("request", Bytes), ("revoked_by", Bytes), ("expires_at_ms", Number)],
     },
@@ -381,6 +385,7 @@ mod tests {
     use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
     use duet_test_postgres::PostgresServer;
     use duet_wire::{
+        JobId,
         audit::{ChainId, Draft, Event},
         policy::SignedPolicy,
     };
@@ -391,9 +396,9 @@ mod tests {
     use crate::{
         at_rest::{KeyEncryptionKey, RecordKind, RecordLabel, SealedRecord},
         store::{
-            Charge, Gate, LIMITS_USED_UP_SINCE, PaillierScope, PaillierState, PolicyRow, PutPolicy,
-            RevokedRequest, ShareStore, Spending,
-            conformance::{lock, spending},
+            AnswerRole, Charge, ChargedJob, Gate, LIMITS_USED_UP_SINCE, PaillierScope, PaillierState,
+            PolicyRow, PutPolicy, RevokedRequest, ShareStore, Spending,
+            conformance::{answers, lock, spending},
         },
     };
 
@@ -478,7 +483,8 @@ mod tests {
             store.put_paillier_key(id, &scope, &seal(item), PaillierState::Ready, 1).await.unwrap();
         }
         store.lock_paillier_key(&lock(KEYS[1], SessionId([7; 16]), b"evidence", 1)).await.unwrap();
-        store.spending(spending(CHARGE.wallet, 1)).charge(&CHARGE).await.unwrap();
+        let answering = store.answering(answers(1, AnswerRole::Responder));
+        answering.spending(spending(CHARGE.wallet, 1)).charge(&CHARGE).await.unwrap();
         assert_eq!(store.put_policy(CHARGE.wallet, &policy(), 1).await.unwrap(), PutPolicy::Stored);
         store.put_approval(CHARGE.wallet, [6; 32], [7; 32], 1_000, 1).await.unwrap();
         let revoked =
@@ -520,8 +526,9 @@ mod tests {
 
         assert_eq!(store.policies(CHARGE.wallet).await.unwrap(), [policy()]);
         assert_eq!(store.approvals(CHARGE.wallet, [6; 32], 1).await.unwrap(), [[7; 32]]);
-        let standing = store.request_facts(CHARGE.wallet, [8; 32]).await.unwrap();
+        let standing = store.request_facts(CHARGE.wallet, [8; 32], JobId([1; 16])).await.unwrap();
         assert!(standing.is_revoked && standing.restored_at_ms.is_some());
+        assert_eq!(standing.charged, Some(ChargedJob { signs: [1; 32], charged_at_ms: 1 }));
         // Three signatures are allowed, and one was made before.
         let sign = async |number: u8| {
             let charge = Charge { session: SessionId([number; 16]), digest: [number; 32], ..CHARGE };

@@ -255,45 +255,51 @@ scenario(
 );
 
 /**
- * Puts the store back to what version 2 kept, with `more` rows of keys, and opens the page again.
+ * Puts the store back to what `version` kept, with `more` rows of keys, and opens the page again.
  */
-async function downgrade(page, more = []) {
+async function downgrade(page, version, more = []) {
   const { origin } = new URL(page.tab.url());
-  // No page of ours has the store open while the test puts it back to the content of version 2.
+  // No page of ours has the store open while the test puts it back to an old version's content.
   await page.tab.goto(`${origin}/config.json`);
-  await page.tab.evaluate(async keys => {
-    const done = request =>
-      new Promise((resolve, reject) => {
-        request.onsuccess = () => resolve(request.result);
-        request.onerror = () => reject(request.error);
-      });
-    const stores = {
-      wallets: "id",
-      records: ["wallet", "kind"],
-      keys: "id",
-      cards: "fingerprint",
-      recipients: ["role", "fingerprint"],
-    };
-    const now = await done(indexedDB.open("duet"));
-    const rows = {};
-    for (const name of Object.keys(stores))
-      rows[name] = await done(now.transaction(name).objectStore(name).getAll());
-    rows.keys.push(...keys);
-    now.close();
-    await done(indexedDB.deleteDatabase("duet"));
-    const opening = indexedDB.open("duet", 2);
-    opening.onupgradeneeded = () => {
-      for (const [name, keyPath] of Object.entries(stores))
-        opening.result.createObjectStore(name, { keyPath });
-      opening.transaction.objectStore("keys").createIndex("wallet", "wallet");
-    };
-    const old = await done(opening);
-    for (const [name, kept] of Object.entries(rows)) {
-      for (const row of kept)
-        await done(old.transaction(name, "readwrite").objectStore(name).put(row));
-    }
-    old.close();
-  }, more);
+  await page.tab.evaluate(
+    async ([version, keys]) => {
+      const done = request =>
+        new Promise((resolve, reject) => {
+          request.onsuccess = () => resolve(request.result);
+          request.onerror = () => reject(request.error);
+        });
+      const stores = {
+        wallets: "id",
+        records: ["wallet", "kind"],
+        keys: "id",
+        cards: "fingerprint",
+        recipients: ["role", "fingerprint"],
+        ...(version >= 3 && { pending: "session" }),
+        ...(version >= 4 && { culprits: "fingerprint" }),
+      };
+      const now = await done(indexedDB.open("duet"));
+      const rows = {};
+      for (const name of Object.keys(stores))
+        rows[name] = await done(now.transaction(name).objectStore(name).getAll());
+      rows.keys.push(...keys);
+      now.close();
+      await done(indexedDB.deleteDatabase("duet"));
+      const opening = indexedDB.open("duet", version);
+      opening.onupgradeneeded = () => {
+        for (const [name, keyPath] of Object.entries(stores))
+          opening.result.createObjectStore(name, { keyPath });
+        for (const name of ["keys", "pending"].filter(name => name in stores))
+          opening.transaction.objectStore(name).createIndex("wallet", "wallet");
+      };
+      const old = await done(opening);
+      for (const [name, kept] of Object.entries(rows)) {
+        for (const row of kept)
+          await done(old.transaction(name, "readwrite").objectStore(name).put(row));
+      }
+      old.close();
+    },
+    [version, more],
+  );
   await page.tab.goto(`${origin}/`);
   await page.ready();
   await page.online();
@@ -302,7 +308,8 @@ async function downgrade(page, more = []) {
 scenario("a lock of an earlier version quarantines the culprit's card", async scene => {
   const { page, id } = await scene.wallet();
   const lock = { session: "00".repeat(16), at: 1, evidence: [], culprit: "service" };
-  await downgrade(page, [{ id: "ab".repeat(32), wallet: id, state: "locked", verdicts: 9, lock }]);
+  const key = { id: "ab".repeat(32), wallet: id, state: "locked", verdicts: 9, lock };
+  await downgrade(page, 2, [key]);
   await page.openWallet(id);
   await page.unlock();
   await page.state("culprit-service", "quarantined", "data-standing");
@@ -326,11 +333,13 @@ scenario("a lock of an earlier version quarantines the culprit's card", async sc
   );
 });
 
-scenario(
-  "a store of the version before pending verdicts opens, and its wallet signs",
-  async scene => {
+for (const [version, what] of [
+  [2, "pending verdicts"],
+  [4, "what jobs signed"],
+]) {
+  scenario(`a store of the version before ${what} opens, and its wallet signs`, async scene => {
     const { page, id, address } = await scene.wallet({ third: "backup-file" });
-    await downgrade(page);
+    await downgrade(page, version);
     await page.openWallet(id);
     await page.unlock();
     judge({
@@ -340,5 +349,6 @@ scenario(
       text: "From before",
     });
     assert.deepEqual(await page.stored("pending"), []);
-  },
-);
+    assert.equal((await page.stored("jobs")).length, 1);
+  });
+}

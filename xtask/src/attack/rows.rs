@@ -470,6 +470,20 @@ pub(crate) const ROWS: &[Row] = &[
         ],
     },
     Row {
+        name: "forgotten-key",
+        attack: "a queue that was put back to an older copy has another payload signed under a used idempotency key",
+        source: "field reports",
+        checks: &[
+            attacks(&[
+                "forgotten_key::a_queue_that_was_put_back__should_have_no_second_payload_signed",
+                "forgotten_key::each_party__should_remember_in_whichever_seat",
+                "forgotten_key::two_payloads_at_once__should_get_one_answer",
+                "forgotten_key::an_initiator__should_decrypt_no_answer_for_a_second_payload",
+            ]),
+            store(&["store::sqlite::tests::conforms", "store::postgres::tests::conforms"]),
+        ],
+    },
+    Row {
         name: "forged-jobs",
         attack: "jobs forged, replayed, expired or of another tenant",
         source: "mpcium #162, no nonce",

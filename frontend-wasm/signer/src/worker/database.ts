@@ -2,8 +2,9 @@
  * The browser's store. What it keeps in the clear is public; every secret is a sealed record.
  *
  * Everything is written with strict durability: what a resolved promise says was written is on
- * disk. Pending verdicts alone are written with relaxed durability: they outlive the tab and the
- * browser, and need not outlive a power cut.
+ * disk. Pending verdicts alone, and what their jobs sign, are written with relaxed durability: they
+ * outlive the tab and the browser. A power cut takes them only with the verdict, before any party
+ * has heard of it.
  */
 
 import {
@@ -30,7 +31,7 @@ import type {
 } from "../types.js";
 
 const NAME = "duet";
-const VERSION = 4;
+const VERSION = 5;
 
 /** How a wallet's records are sealed: what is needed, besides the secret, to derive their key. */
 export type StoredProtection =
@@ -93,6 +94,20 @@ export interface PendingRow {
   sealed: Uint8Array;
 }
 
+/**
+ * What a job was signed for. Its id comes from the idempotency key, so that a key is for one
+ * payload, whatever the queue forgets. Outlives the wallets.
+ */
+export interface JobRow {
+  job: string;
+  /** SHA-256 over wallet, path and digest, in hexadecimal. */
+  signs: string;
+  /** When an answer was about to be decrypted for the first time. */
+  signedAt: Timestamp;
+  /** When the newest request under the key expires. */
+  expiresAt: Timestamp;
+}
+
 /** Whether a Paillier key may initiate. The word that counts: see gate.ts. */
 export interface KeyRow {
   id: string;
@@ -142,6 +157,7 @@ interface Schema extends DBSchema {
   recipients: { key: [string, string]; value: PinRow };
   pending: { key: string; value: PendingRow; indexes: { wallet: string } };
   culprits: { key: string; value: CulpritRow };
+  jobs: { key: string; value: JobRow; indexes: { expiry: number } };
 }
 
 export type StoreName = StoreNames<Schema>;
@@ -245,6 +261,11 @@ export class Database {
           if (oldVersion < 4) {
             database.createObjectStore("culprits", { keyPath: "fingerprint" });
             if (oldVersion > 0) await quarantineFromLocks(transaction);
+          }
+          if (oldVersion < 5) {
+            database
+              .createObjectStore("jobs", { keyPath: "job" })
+              .createIndex("expiry", "expiresAt");
           }
         },
         // A newer page wants to migrate: this one makes way, and is of no more use.

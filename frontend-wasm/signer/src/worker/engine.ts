@@ -150,6 +150,10 @@ export interface ManifestFacts {
   digest: Hex;
   path: DerivationPath;
   expiresAt: Timestamp;
+  /** What is signed, by which key: requests under one idempotency key agree in it. */
+  signs: string;
+  /** When the signed request expires; a session of it ends earlier. */
+  requestExpiresAt: Timestamp;
 }
 
 export interface Step<State> {

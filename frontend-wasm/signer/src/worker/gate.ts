@@ -9,13 +9,14 @@ import { duetError, fail, Failure } from "../errors.js";
 import type { WalletId } from "../types.js";
 import {
   type Database,
+  type JobRow,
   type KeyRow,
   type PendingRow,
   respondersOf,
   STRICT,
   withLock,
 } from "./database.js";
-import type { DeviceWallet, SealKey } from "./engine.js";
+import type { DeviceWallet, ManifestFacts, SealKey } from "./engine.js";
 
 export type GateVerdict = "open" | "locked-now" | Exclude<KeyRow["state"], "ready">;
 
@@ -39,16 +40,60 @@ async function testWrite(database: Database, key: string): Promise<KeyRow | unde
   return row;
 }
 
+/** How long what a job signed is kept after its newest request expired, as every party keeps it. */
+const JOBS_KEPT_MS = 400 * 24 * 60 * 60 * 1000;
+/** Rows that a session removes at most for their age. */
+const REMOVED_AT_ONCE = 100;
+
+/** What a session signs: see {@link JobRow}. */
+export type Signing = Pick<ManifestFacts, "job" | "signs" | "requestExpiresAt">;
+
+/** Refuses when the job was signed for something else before. To be called before a session begins. */
+export async function requireSamePayload(database: Database, signing: Signing): Promise<void> {
+  comparePayload(await database.get("jobs", signing.job), signing);
+}
+
+function comparePayload(row: JobRow | undefined, { signs }: Signing): void {
+  if (row === undefined || row.signs === signs) return;
+  const at = new Date(row.signedAt).toISOString();
+  fail(
+    "refused",
+    `This device signed something else under the same idempotency key at ${at}; sign this under a key of its own.`,
+    { code: "conflict", by: "device" },
+  );
+}
+
 /**
- * Writes what a verdict will depend on, before the answer is decrypted. It outlives the tab.
+ * Writes what a verdict will depend on, before the answer is decrypted, and what the job signs. It
+ * outlives the tab.
  *
- * @throws {Failure} `storage`, when the store does not write. Then nothing may be decrypted.
+ * @throws {Failure} `refused`, when the job was signed for something else before, and `storage`,
+ * when the store does not write. Then nothing may be decrypted.
  */
-export async function writePending(database: Database, pending: PendingRow): Promise<void> {
+export async function writePending(
+  database: Database,
+  pending: PendingRow,
+  signing: Signing,
+): Promise<void> {
   try {
-    await database.put("pending", pending);
+    const transaction = await database.transaction(["pending", "jobs"], "readwrite");
+    const jobs = transaction.objectStore("jobs");
+    const row = await jobs.get(signing.job);
+    comparePayload(row, signing);
+    const now = Date.now();
+    await jobs.put({
+      job: signing.job,
+      signs: signing.signs,
+      signedAt: row?.signedAt ?? now,
+      expiresAt: Math.max(row?.expiresAt ?? 0, signing.requestExpiresAt),
+    });
+    const old = IDBKeyRange.upperBound(now - JOBS_KEPT_MS);
+    for (const job of await jobs.index("expiry").getAllKeys(old, REMOVED_AT_ONCE))
+      await jobs.delete(job);
+    await transaction.objectStore("pending").put(pending);
+    await transaction.done;
   } catch (thrown) {
-    throw unwritable(thrown);
+    throw thrown instanceof Failure ? thrown : unwritable(thrown);
   }
 }
 

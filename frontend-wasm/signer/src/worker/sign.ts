@@ -39,6 +39,7 @@ import {
   finishPending,
   passGate,
   requireReady,
+  requireSamePayload,
   withoutKey,
   writePending,
 } from "./gate.js";
@@ -547,6 +548,7 @@ class Session {
       );
     }
     await requireReady(context.database, paillierKey);
+    await requireSamePayload(context.database, facts);
     const card = await this.#responderCard(facts);
     checkpoint(signal);
     let state: Initiator | Opened | Answered | undefined;
@@ -574,13 +576,8 @@ class Session {
       // Without this on its way to the disk nothing is decrypted: a tab that ends now must not take
       // a bad verdict with it.
       const sealed = answered.pendingVerdict(this.unlocked.key);
-      await writePending(context.database, {
-        session,
-        wallet: device.id,
-        paillierKey,
-        responder,
-        sealed,
-      });
+      const pending = { session, wallet: device.id, paillierKey, responder, sealed };
+      await writePending(context.database, pending, facts);
       state = undefined;
       const verdict = answered.decrypt();
       this.tell({ step: "received", message: 4, from: responder, tookMs: elapsed(startedAt) });

@@ -127,7 +127,10 @@ pub(super) async fn limits_after_a_restore<S: ShareStore>(store: &S) {
     let restored_at = 100_000_u64.to_be_bytes();
     store.put_setting(LIMITS_USED_UP_SINCE, &restored_at).await.unwrap();
     store.put_setting(RESTORED_AT, &restored_at).await.unwrap();
-    assert_eq!(store.request_facts(WalletId([1; 32]), [1; 32]).await.unwrap().restored_at_ms, Some(100_000),);
+    assert_eq!(
+        store.request_facts(WalletId([1; 32]), [1; 32], JobId([1; 16])).await.unwrap().restored_at_ms,
+        Some(100_000),
+    );
     for at_ms in [99_000, 100_000, 159_999] {
         let full = charge_at(store, 1, at_ms, one()).await;
         assert!(

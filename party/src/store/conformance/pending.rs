@@ -19,13 +19,13 @@ pub(super) async fn all<S: ShareStore>(make: impl AsyncFn() -> Two<S>) {
     unclean_starts_are_counted(make().await).await;
 }
 
-fn pending(key: PaillierKeyId, session: u8, at_ms: u64) -> NewPending {
+pub(super) fn pending(key: PaillierKeyId, session: u8, at_ms: u64) -> NewPending {
     let session = SessionId([session; 16]);
     let record = sealed(&pending_label(session), b"pending");
     NewPending { session, key, card: CardFingerprint([6; 32]), record, at_ms }
 }
 
-async fn is_pending<S: ShareStore>(store: &S, session: u8) -> bool {
+pub(super) async fn is_pending<S: ShareStore>(store: &S, session: u8) -> bool {
     store.record(&pending_label(SessionId([session; 16]))).await.unwrap().is_some()
 }
 
@@ -122,7 +122,7 @@ async fn nothing_of_a_quarantined_card_is_decrypted<S: ShareStore>([store, other
     let (first, second) = (put_key(&*store, 1).await, put_key(&*store, 2).await);
     let third = put_key(&*store, 3).await;
     let culprit = CardFingerprint([8; 32]);
-    let of = AnswersOf { request: [1; 32], role: AnswerRole::Initiator, expires_at_ms: 5_000 };
+    let of = answers(1, AnswerRole::Initiator);
     let decrypt = async |session: u8, card| {
         let answer = NewPending { card, ..pending(third, session, 1) };
         other.answering(of).put_pending(&answer).await
@@ -144,9 +144,8 @@ async fn nothing_of_a_quarantined_card_is_decrypted<S: ShareStore>([store, other
     assert!(matches!(decrypt(17, culprit).await, Err(StoreError::TooManyAnswers)));
     store.lock_paillier_key(&lock(second, SessionId([9; 16]), b"evidence", 3)).await.unwrap();
     store.accept_culprit(culprit, 4).await.unwrap();
-    let of = AnswersOf { request: [2; 32], ..of };
     let answer = NewPending { card: culprit, ..pending(third, 18, 1) };
-    let refused = other.answering(of).put_pending(&answer).await;
+    let refused = other.answering(answers(2, AnswerRole::Initiator)).put_pending(&answer).await;
     assert!(matches!(refused, Err(StoreError::Quarantined(_))), "the second lock is final: {refused:?}");
 }
 
@@ -280,7 +279,6 @@ async fn locks_that_blame_no_card_get_suspects<S: ShareStore>([store, other]: Tw
 
 async fn answers_are_bounded<S: ShareStore>([store, other]: Two<S>) {
     let key = put_key(&*store, 1).await;
-    let of = |request: u8, role| AnswersOf { request: [request; 32], role, expires_at_ms: 5_000 };
     let give = async |number: u8, request: u8| {
         let charge = Charge {
             session: SessionId([number; 16]),
@@ -289,7 +287,7 @@ async fn answers_are_bounded<S: ShareStore>([store, other]: Two<S>) {
             charged_at_ms: 1,
         };
         let store = if number.is_multiple_of(2) { &store } else { &other };
-        store.answering(of(request, AnswerRole::Responder)).charge(&charge).await
+        store.answering(answers(request, AnswerRole::Responder)).charge(&charge).await
     };
     for number in 1..=16 {
         assert!(give(number, 1).await.unwrap());
@@ -301,7 +299,7 @@ async fn answers_are_bounded<S: ShareStore>([store, other]: Two<S>) {
     // Another request over the same digest is another one, and the initiator counts for itself.
     assert!(give(18, 2).await.unwrap());
     for number in 1..=17 {
-        let decrypting = store.answering(of(1, AnswerRole::Initiator));
+        let decrypting = store.answering(answers(1, AnswerRole::Initiator));
         let written = decrypting.put_pending(&pending(key, number, 1)).await;
         if number <= 16 {
             written.unwrap();

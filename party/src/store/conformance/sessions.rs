@@ -21,11 +21,14 @@ pub(super) async fn sessions_and_charges<S: ShareStore>(store: Arc<S>) {
     assert!(!store.charge(&Charge { digest: [4; 32], ..charge }).await.unwrap());
     assert_eq!(store.charges(wallet, [3; 32]).await.unwrap(), 1);
     assert_eq!(store.charges(wallet, [4; 32]).await.unwrap(), 0);
-    // Neither a sweep nor time makes a charge go away, nor a session that could still be replayed.
+    // No sweep removes a session that could still be replayed, nor a charge before its time.
     store.expire_prepared(5_001).await.unwrap();
     assert!(!store.claim_session(session, wallet, 5_000, 1_000).await.unwrap());
-    store.expire_prepared(u64::MAX).await.unwrap();
+    let kept_ms = 400 * 24 * 3_600_000;
+    store.expire_prepared(kept_ms).await.unwrap();
     assert!(!store.charge(&charge).await.unwrap());
+    store.expire_prepared(kept_ms + 1).await.unwrap();
+    assert_eq!(store.charges(wallet, [3; 32]).await.unwrap(), 0);
 }
 
 /// A revocation stops claims that charge, and charges, until its request has expired.
@@ -37,7 +40,9 @@ pub(super) async fn revocations<S: ShareStore>(store: &S) {
         by: [7; 32],
         expires_at_ms,
     };
-    let is_revoked = async |request: u8| store.request_facts(wallet, [request; 32]).await.unwrap().is_revoked;
+    let is_revoked = async |request: u8| {
+        store.request_facts(wallet, [request; 32], JobId([1; 16])).await.unwrap().is_revoked
+    };
     let charge = async |number: u8, request: u8| {
         let charge =
             Charge { session: SessionId([number; 16]), wallet, digest: [number; 32], charged_at_ms: 1 };
@@ -49,7 +54,10 @@ pub(super) async fn revocations<S: ShareStore>(store: &S) {
     assert_eq!(store.revoke_request(&revoked(1, 2_000), 0).await.unwrap(), Revoked::Now);
     assert_eq!(store.revoke_request(&revoked(1, 2_000), 0).await.unwrap(), Revoked::Before);
     assert!(is_revoked(1).await && !is_revoked(2).await);
-    assert!(!store.request_facts(WalletId([2; 32]), [1; 32]).await.unwrap().is_revoked, "of one wallet");
+    assert!(
+        !store.request_facts(WalletId([2; 32]), [1; 32], JobId([1; 16])).await.unwrap().is_revoked,
+        "of one wallet"
+    );
     assert!(matches!(charge(2, 1).await, Err(StoreError::Revoked)));
     assert_eq!(store.charges(wallet, [2; 32]).await.unwrap(), 0, "nothing was charged");
     assert!(charge(2, 2).await.unwrap(), "another request");

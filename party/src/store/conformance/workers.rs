@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-type Two<S> = [Arc<S>; 2];
+pub(super) type Two<S> = [Arc<S>; 2];
 
 pub(super) async fn all<S: ShareStore>(make: impl AsyncFn() -> Two<S>) {
     one_claim_and_one_charge(make().await).await;
@@ -26,7 +26,7 @@ pub(super) async fn all<S: ShareStore>(make: impl AsyncFn() -> Two<S>) {
 }
 
 /// What `count` tasks come to, taking turns between the workers, all at once.
-async fn race<S: ShareStore, T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+pub(super) async fn race<S: ShareStore, T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     workers: &Two<S>,
     count: u8,
     task: impl Fn(Arc<S>, u8) -> F,

@@ -5,7 +5,10 @@ use std::fs::File;
 
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, SqliteConnection};
 
-use super::{Contraction, OF_POSTGRES, OF_SQLITE, POSTGRES, SQLITE, Schema, Script, migrator};
+use super::{
+    Contraction, OF_POSTGRES, OF_SQLITE, POSTGRES, POSTGRES_EXPANSIONS, SQLITE, SQLITE_EXPANSIONS, Schema,
+    Script, migrator,
+};
 use crate::store::{
     RecordStore as _, SchemaReport, ShareStore, StoreError,
     connection::NamedLock,
@@ -22,9 +25,10 @@ const LATER: Script = (
 const CONTRACTIONS: &[Contraction] =
     &[Contraction { script: (101, "no suspects", "DROP TABLE suspects"), after: LATER.0 }];
 
-const fn later(before: Schema) -> Schema {
-    Schema { expansions: &[LATER], contractions: CONTRACTIONS, ..before }
-}
+const LATER_OF_SQLITE: Schema =
+    Schema { expansions: &[SQLITE_EXPANSIONS[0], LATER], contractions: CONTRACTIONS, ..OF_SQLITE };
+const LATER_OF_POSTGRES: Schema =
+    Schema { expansions: &[POSTGRES_EXPANSIONS[0], LATER], contractions: CONTRACTIONS, ..OF_POSTGRES };
 
 /// How the later build sees the store once it is expanded.
 fn expanded() -> SchemaReport {
@@ -51,7 +55,7 @@ async fn connect(options: &SqliteOptions) -> SqliteConnection {
 async fn a_sqlite_store_is_rolled_back_until_it_is_contracted() {
     let folder = tempfile::tempdir().unwrap();
     let options = SqliteOptions::at(folder.path().join("store.db"));
-    let (before, later) = (SqliteStore::create(&options).await.unwrap(), later(OF_SQLITE));
+    let (before, later) = (SqliteStore::create(&options).await.unwrap(), LATER_OF_SQLITE);
     let mut connection = connect(&options).await;
     sqlite::schema::expand(&later, &mut connection).await.unwrap();
     assert_eq!(later.look(&mut connection).await.unwrap(), expanded());
@@ -86,7 +90,7 @@ async fn a_sqlite_store_is_contracted_beside_a_build_that_needs_nothing_of_it() 
     let options = SqliteOptions::at(folder.path().join("store.db"));
     let store = SqliteStore::create(&options).await.unwrap();
     const UNUSED: &[Contraction] =
-        &[Contraction { script: (17, "unused", "DROP INDEX suspects_by_card"), after: 16 }];
+        &[Contraction { script: (18, "unused", "DROP INDEX suspects_by_card"), after: 17 }];
     let schema = Schema { contractions: UNUSED, ..OF_SQLITE };
     assert_eq!(sqlite::schema::contract(&schema, &options).await.unwrap(), SchemaReport::default());
     works(&store).await;
@@ -101,12 +105,13 @@ async fn a_sqlite_store_that_lacks_something_is_expanded_unless_that_is_forbidde
     let as_it_is = SqliteOptions { expands: false, ..options.clone() };
     let refused = SqliteStore::open(&as_it_is).await;
     assert!(
-        matches!(&refused, Err(StoreError::NotExpanded(missing)) if missing == "16 (suspects)"),
+        matches!(&refused, Err(StoreError::NotExpanded(missing)) if missing == "16 (suspects); 17 (job digests)"),
         "{refused:?}"
     );
     let refused = sqlite::schema::contract(&OF_SQLITE, &options).await;
     assert!(matches!(refused, Err(StoreError::NotExpanded(_))), "{refused:?}");
-    let missing = SchemaReport { missing: vec!["16 (suspects)".to_owned()], ..SchemaReport::default() };
+    let missing = ["16 (suspects)", "17 (job digests)"].map(str::to_owned).to_vec();
+    let missing = SchemaReport { missing, ..SchemaReport::default() };
     assert_eq!(SqliteStore::look_at_schema(&options).await.unwrap(), missing);
     // Two processes at once: one expands, the other finds it expanded.
     let (one, other) = tokio::join!(SqliteStore::expand(&options), SqliteStore::expand(&options));
@@ -137,7 +142,7 @@ async fn database() -> PostgresOptions {
 #[tokio::test]
 async fn a_postgres_store_is_rolled_back_until_it_is_contracted() {
     let options = database().await;
-    let (before, later) = (PostgresStore::create(&options).await.unwrap(), later(OF_POSTGRES));
+    let (before, later) = (PostgresStore::create(&options).await.unwrap(), LATER_OF_POSTGRES);
     assert_eq!(postgres::schema::expand(&later, &options).await.unwrap(), expanded());
     works(&before).await;
     let again = PostgresStore::open(&options).await.unwrap();
@@ -168,7 +173,7 @@ async fn a_postgres_store_is_contracted_beside_a_build_that_needs_nothing_of_it(
     let options = database().await;
     let store = PostgresStore::create(&options).await.unwrap();
     const UNUSED: &[Contraction] =
-        &[Contraction { script: (7, "unused", "DROP INDEX suspects_by_card"), after: 6 }];
+        &[Contraction { script: (8, "unused", "DROP INDEX suspects_by_card"), after: 7 }];
     let schema = Schema { contractions: UNUSED, ..OF_POSTGRES };
     assert_eq!(postgres::schema::contract(&schema, &options).await.unwrap(), SchemaReport::default());
     works(&store).await;
@@ -182,12 +187,13 @@ async fn a_postgres_store_that_lacks_something_is_expanded_unless_that_is_forbid
     let as_it_is = options.clone().without_expansion(true);
     let refused = PostgresStore::open(&as_it_is).await;
     assert!(
-        matches!(&refused, Err(StoreError::NotExpanded(missing)) if missing == "6 (suspects)"),
+        matches!(&refused, Err(StoreError::NotExpanded(missing)) if missing == "6 (suspects); 7 (job digests)"),
         "{refused:?}"
     );
     let refused = PostgresStore::contract(&options).await;
     assert!(matches!(refused, Err(StoreError::NotExpanded(_))), "{refused:?}");
-    let missing = SchemaReport { missing: vec!["6 (suspects)".to_owned()], ..SchemaReport::default() };
+    let missing = ["6 (suspects)", "7 (job digests)"].map(str::to_owned).to_vec();
+    let missing = SchemaReport { missing, ..SchemaReport::default() };
     assert_eq!(PostgresStore::look_at_schema(&options).await.unwrap(), missing);
     let (one, other) = tokio::join!(PostgresStore::expand(&options), PostgresStore::expand(&options));
     assert_eq!([one.unwrap(), other.unwrap()], [SchemaReport::default(), SchemaReport::default()]);

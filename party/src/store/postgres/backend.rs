@@ -96,7 +96,7 @@ impl Backend for PostgresStore {
                 .push_bind(integer(claim.expires_at_ms));
             query.push(") ON CONFLICT (id) DO NOTHING");
         };
-        within(OPERATION, self.decide(OPERATION, insertion)).await
+        within(OPERATION, self.decide(OPERATION, claim.now_ms, insertion)).await
     }
 
     /// As a claim, at the unique index of charges.
@@ -112,7 +112,7 @@ impl Backend for PostgresStore {
                 .push_bind(integer(charge.charged_at_ms));
             query.push(") ON CONFLICT (session) DO NOTHING");
         };
-        within(OPERATION, self.decide(OPERATION, insertion)).await
+        within(OPERATION, self.decide(OPERATION, charge.charged_at_ms, insertion)).await
     }
 
     /// The `UPDATE` locks the row until the transaction ends, and looks at the state that was
@@ -195,11 +195,12 @@ impl Backend for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Makes a decision of a session by the insertion that `decision` writes, with what is attached
-    /// to it; `false`, and nothing is done, if it was made before.
+    /// Makes a decision of a session at `at_ms` by the insertion that `decision` writes, with what
+    /// is attached to it; `false`, and nothing is done, if it was made before.
     async fn decide(
         &self,
         operation: &'static str,
+        at_ms: u64,
         decision: impl FnOnce(&mut QueryBuilder<Postgres>),
     ) -> Result<bool, StoreError> {
         let failed = unavailable(operation);
@@ -218,7 +219,7 @@ impl PostgresStore {
             new = done.rows_affected() == 1;
         }
         if new {
-            self.attached.count_answer(&mut *transaction).await?;
+            self.attached.count_answer(&mut *transaction, at_ms).await?;
             self.attached.append(&mut *transaction).await?;
         }
         transaction.commit().await.map_err(failed)?;

@@ -4,6 +4,7 @@
 use duet_protocol::ids::{CardFingerprint, PaillierKeyId, SessionId, WalletId};
 use duet_test_postgres::{Database, Line, PostgresServer};
 use duet_wire::{
+    JobId,
     audit::{ChainId, Draft, Event},
     policy::SignedPolicy,
 };
@@ -15,9 +16,10 @@ use super::{PostgresOptions, PostgresStore};
 use crate::{
     at_rest::{KeyEncryptionKey, RecordKind, RecordLabel, SealedRecord},
     store::{
-        AuditStore as _, Charge, Gate, KeyStore as _, PaillierScope, PaillierState, PolicyRow,
-        PolicyStore as _, Readiness, RecordStore as _, RevokedRequest, SessionStore as _, StoreError,
-        conformance::{lock, spending},
+        AnswerRole, AnswersOf, AuditStore as _, Charge, Gate, KeyStore as _, PaillierScope, PaillierState,
+        PendingStore as _, PolicyRow, PolicyStore as _, Readiness, RecordStore as _, RevokedRequest,
+        SessionStore as _, StoreError,
+        conformance::{answers, lock, spending},
     },
 };
 
@@ -25,6 +27,7 @@ const KEY: PaillierKeyId = PaillierKeyId([1; 16]);
 const WALLET: WalletId = WalletId([9; 32]);
 const CARD: CardFingerprint = CardFingerprint([8; 32]);
 const SESSION: SessionId = SessionId([1; 16]);
+const JOB: JobId = JobId([1; 16]);
 
 /// Bytes of the server's answers between two cuts.
 const STEP: usize = 29;
@@ -53,6 +56,7 @@ async fn fill(store: &PostgresStore) {
     store.revoke_request(&revoked, 1).await.unwrap();
     // As many as the limit permits.
     for session in 1..=3 {
+        let store = store.answering(answers(1, AnswerRole::Responder));
         assert!(store.spending(spending(WALLET, session)).charge(&charge(session)).await.unwrap());
     }
     store.put_policy(WALLET, &policy(), 1).await.unwrap();
@@ -63,7 +67,7 @@ async fn fill(store: &PostgresStore) {
 /// A question, and whether the store's answer is the true one.
 type Question = (&'static str, fn(PostgresStore) -> BoxFuture<'static, Result<bool, StoreError>>);
 
-const QUESTIONS: [Question; 11] = [
+const QUESTIONS: [Question; 12] = [
     ("gate", |store| async move { Ok(store.release_verdict(KEY, SESSION).await? != Gate::Open) }.boxed()),
     ("key", |store| {
         async move { Ok(store.paillier_key(KEY).await?.unwrap().state == PaillierState::Locked) }.boxed()
@@ -81,7 +85,19 @@ const QUESTIONS: [Question; 11] = [
         }
         .boxed()
     }),
-    ("request", |store| async move { Ok(store.request_facts(WALLET, [8; 32]).await?.is_revoked) }.boxed()),
+    ("job", |store| {
+        let other = AnswersOf { signs: [9; 32], ..answers(9, AnswerRole::Responder) };
+        async move {
+            match store.answering(other).charge(&charge(5)).await {
+                Err(StoreError::OtherPayload { .. }) => Ok(true),
+                decided => decided.map(|_| false),
+            }
+        }
+        .boxed()
+    }),
+    ("request", |store| {
+        async move { Ok(store.request_facts(WALLET, [8; 32], JOB).await?.is_revoked) }.boxed()
+    }),
     ("charges", |store| async move { Ok(store.charges(WALLET, [1; 32]).await? == 1) }.boxed()),
     ("policies", |store| async move { Ok(store.policies(WALLET).await? == [policy()]) }.boxed()),
     ("record", |store| async move { Ok(store.record(&label()).await?.is_some()) }.boxed()),
@@ -137,7 +153,7 @@ async fn a_statement_that_the_server_cancels_is_an_error_and_never_no_row() {
         store.recover().await.unwrap();
         let mut held = holder.begin().await.unwrap();
         held.execute(
-            "LOCK TABLE settings, records, paillier_keys, accepted_culprits, suspects, sessions, charges, revocations,
+            "LOCK TABLE settings, records, paillier_keys, accepted_culprits, suspects, sessions, charges, revocations, answers, job_digests,
                policies, policy_usage, policy_digests, audit_chains, audit_records IN ACCESS EXCLUSIVE MODE",
         )
         .await

@@ -28,7 +28,7 @@ pub(in crate::store) async fn insert_pending(
     if !standing_of(connection, pending.card).await?.is_trusted() {
         return Err(StoreError::Quarantined(pending.card));
     }
-    attached.count_answer(connection).await?;
+    attached.count_answer(connection, pending.at_ms).await?;
     write_record(connection, &pending_label(pending.session), &pending.record).await.map_err(&failed)?;
     connection
         .run(

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use duet_protocol::ids::{SessionId, WalletId};
+use duet_wire::JobId;
 
 use crate::store::{
     Charge, MAX_REVOCATIONS, RESTORED_AT, RequestFacts, Revoked, RevokedRequest, SessionStore, StoreError,
@@ -73,11 +74,18 @@ impl<B: Backend> SessionStore for B {
         .await
     }
 
-    async fn request_facts(&self, wallet: WalletId, request: [u8; 32]) -> Result<RequestFacts, StoreError> {
+    async fn request_facts(
+        &self,
+        wallet: WalletId,
+        request: [u8; 32],
+        job: JobId,
+    ) -> Result<RequestFacts, StoreError> {
         let statement =
             ["SELECT (SELECT COUNT(*) FROM revocations WHERE wallet = $1 AND request = $2) AS is_revoked,
-               (SELECT value FROM settings WHERE name = $3) AS restored_at"];
-        let values = values![&wallet, &request, RESTORED_AT];
+               (SELECT value FROM settings WHERE name = $3) AS restored_at,
+               (SELECT signs FROM job_digests WHERE job = $4) AS job_signs,
+               (SELECT charged_at_ms FROM job_digests WHERE job = $4) AS job_charged_at_ms"];
+        let values = values![&wallet, &request, RESTORED_AT, job.as_bytes()];
         let facts = self.find("read what bears on a request", &statement, values, request_facts);
         Ok(facts.await?.unwrap_or_default())
     }

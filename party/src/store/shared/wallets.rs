@@ -19,7 +19,7 @@ use crate::{
         connection::{Connection, NamedLock, values},
         deal_label, enrolment_label,
         pending::ANSWERS_KEPT_FOR_MS,
-        sessions::SESSIONS_KEPT_FOR_MS,
+        sessions::{CHARGES_KEPT_FOR_MS, REMOVED_AT_ONCE, SESSIONS_KEPT_FOR_MS},
     },
 };
 
@@ -162,6 +162,16 @@ async fn commit<C: Connection>(
     Ok(CommitOutcome::Committed)
 }
 
+/// Remove the oldest charges and what goes with them, up to a number of each.
+const REMOVE_OLD_CHARGES: [&str; 3] = [
+    "DELETE FROM job_digests WHERE job IN
+       (SELECT job FROM job_digests WHERE expires_at_ms <= $1 ORDER BY expires_at_ms LIMIT $2)",
+    "DELETE FROM charges WHERE session IN
+       (SELECT session FROM charges WHERE charged_at_ms <= $1 ORDER BY charged_at_ms LIMIT $2)",
+    "DELETE FROM policy_digests WHERE (wallet, digest) IN
+       (SELECT wallet, digest FROM policy_digests WHERE charged_at_ms <= $1 ORDER BY charged_at_ms LIMIT $2)",
+];
+
 /// Forgets what expired; how many wallets.
 async fn expire<C: Connection>(connection: &mut C, now_ms: u64) -> Result<u64, StoreError> {
     let failed = unavailable("expire prepared wallets");
@@ -187,6 +197,10 @@ async fn expire<C: Connection>(connection: &mut C, now_ms: u64) -> Result<u64, S
     ] {
         let before = integer(now_ms).saturating_sub(kept_for_ms);
         connection.run(&[statement], values![before]).await.map_err(&failed)?;
+    }
+    let before = integer(now_ms).saturating_sub(CHARGES_KEPT_FOR_MS);
+    for statement in REMOVE_OLD_CHARGES {
+        connection.run(&[statement], values![before, REMOVED_AT_ONCE]).await.map_err(&failed)?;
     }
     Ok(expired.len() as u64)
 }

@@ -100,7 +100,7 @@ impl Backend for SqliteStore {
             )
             .await
             .map_err(unavailable(OPERATION))?;
-        self.commit_decision(transaction, written == 1, OPERATION).await
+        self.commit_decision(transaction, written == 1, claim.now_ms, OPERATION).await
     }
 
     async fn write_charge(&self, charge: &Charge) -> Result<bool, StoreError> {
@@ -113,7 +113,7 @@ impl Backend for SqliteStore {
             )
             .await
             .map_err(unavailable(OPERATION))?;
-        self.commit_decision(transaction, written == 1, OPERATION).await
+        self.commit_decision(transaction, written == 1, charge.charged_at_ms, OPERATION).await
     }
 
     /// The transaction has the write lock: no verdict is counted between the look at the state and
@@ -211,11 +211,12 @@ impl SqliteStore {
         &self,
         mut transaction: Transaction<'_, Sqlite>,
         new: bool,
+        at_ms: u64,
         operation: &'static str,
     ) -> Result<bool, StoreError> {
         if new {
             self.charge_limits(&mut transaction).await?;
-            self.attached.count_answer(&mut *transaction).await?;
+            self.attached.count_answer(&mut *transaction, at_ms).await?;
             self.attached.append(&mut *transaction).await?;
         }
         transaction.commit().await.map_err(unavailable(operation))?;

@@ -5,7 +5,7 @@ use crate::{
     at_rest::{KeyEncryptionKey, RecordKind, RecordLabel, SealedRecord},
     store::{
         AuditStore as _, Charge, Gate, KeyStore as _, LockOutcome, PaillierScope, PaillierState, Readiness,
-        RecordStore as _, SessionStore as _, StoreError,
+        RecordStore as _, SessionStore as _, StoreError, WalletStore as _,
         backend::Backend as _,
         conformance::{self, lock},
         shared::records::write_setting,
@@ -13,7 +13,7 @@ use crate::{
 };
 use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
 use duet_wire::audit::{Body, ChainId, Draft, Event, Record};
-use sqlx::{Connection as _, sqlite::SqliteConnectOptions};
+use sqlx::{AssertSqlSafe, Connection as _, sqlite::SqliteConnectOptions};
 
 fn options(directory: &Path) -> SqliteOptions {
     SqliteOptions::at(directory.join("store.db"))
@@ -447,4 +447,35 @@ async fn a_record_and_a_limit_cost_no_further_flush() {
     assert_eq!(commits(&store), before + 3, "one that is recorded and limited");
     assert!(store.noting(entry("claimed")).claim_session(SESSION, wallet, 2, 1).await.unwrap());
     assert_eq!(commits(&store), before + 4, "a claim");
+}
+
+#[tokio::test]
+async fn old_charges_are_removed_a_part_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::create(&options(directory.path())).await.unwrap();
+    let rows = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) INSERT INTO";
+    for into in [
+        "job_digests (job, signs, charged_at_ms, expires_at_ms) SELECT unhex(format('%032x', i)), x'01', i, i FROM n",
+        "charges (session, wallet, digest, charged_at_ms) SELECT unhex(format('%032x', i)), x'01', x'01', i FROM n",
+        "policy_digests (wallet, digest, charged_at_ms) SELECT x'01', unhex(format('%064x', i)), i FROM n",
+    ] {
+        sqlx::query(AssertSqlSafe(format!("{rows} {into}"))).execute(&store.writer).await.unwrap();
+    }
+    let left = async || {
+        let mut left = Vec::new();
+        for table in ["job_digests", "charges", "policy_digests"] {
+            let count = format!("SELECT COUNT(*), MIN(charged_at_ms) FROM {table}");
+            let (count, oldest): (i64, i64) =
+                sqlx::query_as(AssertSqlSafe(count)).fetch_one(&store.writer).await.unwrap();
+            left.push((count, oldest));
+        }
+        left
+    };
+    let kept_ms = 400 * 24 * 3_600_000;
+    store.expire_prepared(kept_ms).await.unwrap();
+    assert_eq!(left().await, [(2500, 1); 3]);
+    for expected in [(500, 2001), (50, 2451), (50, 2451)] {
+        store.expire_prepared(kept_ms + 2450).await.unwrap();
+        assert_eq!(left().await, [expected; 3]);
+    }
 }
