@@ -231,7 +231,11 @@ async fn a_clock_that_is_off__should_be_named_with_its_process() {
     stack.orchestrator.shift_clock(60).unwrap();
     stack.orchestrator.start().await.unwrap();
     let off = Diagnosis::of(&duet, &[]).await;
-    off.finds(&["orchestrators orchestrator-unready failed", "clocks clock-off failed"]);
+    // No orchestrator is ready, so none is asked about jobs.
+    let unasked = ["tenants", "wallets", "jobs", "webhooks"];
+    let unasked = unasked.map(|check| format!("{check} not-looked-at skipped"));
+    let found = ["orchestrators orchestrator-unready failed", "clocks clock-off failed"];
+    off.finds(&[&found[..], &unasked.each_ref().map(String::as_str)].concat());
     assert!(off.message("orchestrator-unready").starts_with("clock-differs: "), "{off:?}");
 }
 
