@@ -20,7 +20,7 @@ use std::env;
 use self::world::World;
 
 /// How many seeds the test command runs.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 10_000;
 
 /// Runs one seed. Returns the hash of its trace.
 fn run(seed: u64, is_shown: bool) -> u64 {
