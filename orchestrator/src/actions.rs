@@ -14,7 +14,7 @@ use duet_protocol::{
     ids::{SessionId, WalletId},
 };
 use duet_queue::{
-    actions::{Document, FoundSession, Invited, Note, Outcome, Seated, What},
+    actions::{Answers, Document, FoundSession, Invited, Note, Outcome, Seated, What},
     store::{JobKey, StoreFailure, Version, Written},
     terms::PairTerms,
 };
@@ -78,7 +78,7 @@ impl Orchestrator {
             What::AskBroker => Outcome::Broker(self.broker.require().await.inspect_err(|refusal| {
                 tracing::debug!(code = %refusal.code, message = refusal.message, "no job is started");
             })),
-            What::AskParties { wallet, anew } => Outcome::Terms(self.terms_of(wallet, anew).await),
+            What::AskParties { wallet, answers } => Outcome::Terms(self.terms_of(wallet, answers).await),
             What::DoubtParty { party, wallet } => {
                 self.directory.doubt(&party, wallet);
                 Outcome::Done
@@ -124,11 +124,11 @@ impl Orchestrator {
         Ok(entry.map(|entry| Version { record: Arc::new(entry.value), revision: entry.revision.into() }))
     }
 
-    async fn terms_of(&self, wallet: WalletId, anew: bool) -> PairTerms {
-        let facts = if anew {
-            self.directory.wallet_anew(wallet).await
-        } else {
-            self.directory.wallet_to_sign(wallet).await
+    async fn terms_of(&self, wallet: WalletId, answers: Answers) -> PairTerms {
+        let facts = match answers {
+            Answers::Last => self.directory.wallet(wallet).await,
+            Answers::OfPresent => self.directory.wallet_to_sign(wallet).await,
+            Answers::New => self.directory.wallet_anew(wallet).await,
         };
         Pair::ALL.into_iter().map(|pair| (pair, facts.terms(pair))).collect()
     }

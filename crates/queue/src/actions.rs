@@ -192,8 +192,8 @@ pub enum What {
     AskParties {
         /// The wallet.
         wallet: WalletId,
-        /// Whether to ask anew, whatever they said.
-        anew: bool,
+        /// Which of their answers count.
+        answers: Answers,
     },
     /// Note that an invitation to a session of a wallet found no worker of a party:
     /// [`Outcome::Done`].
@@ -255,6 +255,17 @@ pub enum What {
     Reply(Reply),
     /// Nothing more follows for this caller: [`Outcome::Done`].
     End,
+}
+
+/// Which of the parties' answers count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    /// Their last ones. The invitation tells whether a party is there.
+    Last,
+    /// Their last ones, without those of a party that is silent now.
+    OfPresent,
+    /// Those of this moment.
+    New,
 }
 
 /// A document about a job's end.

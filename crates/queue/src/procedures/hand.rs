@@ -14,12 +14,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use duet_protocol::ids::{PartyId, SessionId};
+use duet_protocol::ids::{PartyId, SessionId, WalletId};
 use duet_wire::{JobRecord, Refusal};
 use rand_chacha::{ChaCha20Rng, rand_core::Rng as _};
 
 use crate::{
-    actions::{Action, ActionId, Caller, FoundSession, Invited, Note, Now, Outcome, What},
+    actions::{Action, ActionId, Answers, Caller, FoundSession, Invited, Note, Now, Outcome, What},
     settings::QueueSettings,
     store::{JobKey, StoreFailure, Version, Written},
     terms::PairTerms,
@@ -250,8 +250,8 @@ impl Hand {
         }
     }
 
-    pub(super) async fn ask_parties(&self, wallet: duet_protocol::ids::WalletId, anew: bool) -> PairTerms {
-        match self.act(What::AskParties { wallet, anew }).await {
+    pub(super) async fn ask_parties(&self, wallet: WalletId, answers: Answers) -> PairTerms {
+        match self.act(What::AskParties { wallet, answers }).await {
             Outcome::Terms(terms) => terms,
             _ => PairTerms::default(),
         }

@@ -11,7 +11,7 @@ use super::{
     settle::end_attempt,
 };
 use crate::{
-    actions::{NotBegun, Outcome, What},
+    actions::{Answers, NotBegun, Outcome, What},
     failure::past_attempts,
     plan::{self, Decision, Moment},
     store::{JobKey, StoreFailure, Version, request_of},
@@ -42,7 +42,8 @@ pub(super) async fn begin(hand: &Hand, version: Version) -> Result<Vec<u8>, NotB
     }
     let job = JobKey::of(&version.record);
     let request = Arc::new(request_of(&version.record)?);
-    let terms = hand.ask_parties(request.wallet, false).await;
+    // The owner waits. A party that was silent a moment ago may be back.
+    let terms = hand.ask_parties(request.wallet, Answers::Last).await;
     let with_device: Vec<Pair> =
         request.pairs.iter().copied().filter(|pair| pair.initiator() == ShareIndex::Device).collect();
     let past = past_attempts(&version.record);

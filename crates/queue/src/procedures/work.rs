@@ -13,7 +13,7 @@ use super::{
     settle::{end_attempt, expire, give_up},
 };
 use crate::{
-    actions::{Looked, Note, Outcome, What},
+    actions::{Answers, Looked, Note, Outcome, What},
     failure::past_attempts,
     plan::{self, Decision, Moment},
     reasons,
@@ -163,7 +163,7 @@ async fn advance(
     {
         return wait(hand, job, version, request, dispute).await;
     }
-    let mut terms = hand.ask_parties(request.wallet, false).await;
+    let mut terms = hand.ask_parties(request.wallet, Answers::OfPresent).await;
     let past = past_attempts(&version.record);
     let moment = Moment { now_ms: hand.now_ms(), jitter: 1.0 };
     let decide = |terms: &PairTerms| {
@@ -172,7 +172,7 @@ async fn advance(
     let mut decision = decide(&terms);
     if matches!(decision, Decision::Fail(_)) {
         // The obstacle may have been removed since, and another process may know.
-        terms = hand.ask_parties(request.wallet, true).await;
+        terms = hand.ask_parties(request.wallet, Answers::New).await;
         decision = decide(&terms);
     }
     match decision {
@@ -215,7 +215,7 @@ async fn go_without_owner(
     if !plan::prefers_backends(&request.pairs) || !is_broker_safe(hand).await {
         return Ok(false);
     }
-    let terms = hand.ask_parties(request.wallet, false).await;
+    let terms = hand.ask_parties(request.wallet, Answers::OfPresent).await;
     let past = past_attempts(&version.record);
     let usable = |pair: Pair| terms.of(pair).map(drop);
     let Some(pair) = plan::without_owner(&request.pairs, &past, usable, &hand.queue) else {
