@@ -300,15 +300,16 @@ impl Bus {
         name: &str,
         settings: &StorageSettings,
     ) -> Result<Bucket<T>, StorageError> {
-        let mut config = bucket_config(name, settings);
+        let config = bucket_config(name, settings);
         let stream = config.name.clone();
-        if !settings.expire_markers && self.look_at_stream(&stream).await?.is_some() {
-            config.allow_message_ttl = false;
-        }
-        let info = match self.ensure_stream(config.clone()).await {
+        // The broker never takes this back.
+        let adapt = |existing: &Config, config: &mut Config| {
+            config.allow_message_ttl = existing.allow_message_ttl || settings.expire_markers;
+        };
+        let info = match self.ensure_stream_or(config.clone(), adapt).await {
             // Another orchestrator may have permitted it between the look and the update.
-            Err(StorageError::Refused { .. }) if !config.allow_message_ttl => {
-                self.ensure_stream(config).await?
+            Err(StorageError::Refused { .. }) if !settings.expire_markers => {
+                self.ensure_stream_or(config, adapt).await?
             }
             ensured => ensured?,
         };

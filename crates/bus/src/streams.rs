@@ -251,12 +251,21 @@ impl Bus {
     /// [`StorageError::Incompatible`] when the stream exists with other subjects, retention or
     /// storage. Otherwise see [`StorageError`].
     pub async fn ensure_stream(&self, config: Config) -> Result<Info, StorageError> {
+        self.ensure_stream_or(config, |_, _| ()).await
+    }
+
+    /// As [`Self::ensure_stream`]. `adapt` adapts the wanted settings to the existing ones first.
+    pub(crate) async fn ensure_stream_or(
+        &self,
+        config: Config,
+        adapt: impl Fn(&Config, &mut Config),
+    ) -> Result<Info, StorageError> {
         let stream = config.name.clone();
         match self.jetstream().get_stream(&stream).await {
-            Ok(existing) => self.update(&existing.cached_info().config, config).await,
+            Ok(existing) => self.update(&existing.cached_info().config, config, adapt).await,
             Err(error) => match error.kind() {
                 GetStreamErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                    self.create(config).await
+                    self.create(config, adapt).await
                 }
                 _ => Err(StorageError::Unavailable { stream, reason: error.to_string() }),
             },
@@ -265,7 +274,11 @@ impl Bus {
 
     /// Another orchestrator may create it at this moment. With the same settings, this succeeds as
     /// well. With others, as another version has them, they are updated.
-    async fn create(&self, config: Config) -> Result<Info, StorageError> {
+    async fn create(
+        &self,
+        config: Config,
+        adapt: impl Fn(&Config, &mut Config),
+    ) -> Result<Info, StorageError> {
         let stream = config.name.clone();
         match self.jetstream().create_stream(config.clone()).await {
             Ok(created) => Ok(created.cached_info().clone()),
@@ -277,17 +290,21 @@ impl Bus {
                         self.jetstream().get_stream(&stream).await.map_err(|error| {
                             StorageError::Unavailable { stream, reason: error.to_string() }
                         })?;
-                    self.update(&existing.cached_info().config, config).await
+                    self.update(&existing.cached_info().config, config, adapt).await
                 }
                 _ => Err(create_error(&error, stream)),
             },
         }
     }
 
-    async fn update(&self, existing: &Config, mut config: Config) -> Result<Info, StorageError> {
+    async fn update(
+        &self,
+        existing: &Config,
+        mut config: Config,
+        adapt: impl Fn(&Config, &mut Config),
+    ) -> Result<Info, StorageError> {
         compatible(existing, &config)?;
-        // The broker refuses to take this back.
-        config.allow_message_ttl |= existing.allow_message_ttl;
+        adapt(existing, &mut config);
         let stream = config.name.clone();
         self.jetstream().update_stream(config).await.map_err(|error| create_error(&error, stream))
     }
