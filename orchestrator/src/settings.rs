@@ -2,7 +2,7 @@
 
 use core::{num::NonZeroU32, time::Duration};
 
-use duet_queue::InvalidSetting;
+use duet_queue::settings::{InvalidSetting, check};
 use duet_wire::request::MAX_REQUEST_SIZE_BYTES;
 
 /// Limits of the HTTP interface.
@@ -53,18 +53,6 @@ impl Default for HttpSettings {
     }
 }
 
-fn check(within: bool, setting: &'static str, bounds: &'static str) -> Result<(), InvalidSetting> {
-    if within { Ok(()) } else { Err(InvalidSetting { setting, bounds }) }
-}
-
-const fn millis(count: u64) -> Duration {
-    Duration::from_millis(count)
-}
-
-const fn seconds(count: u64) -> Duration {
-    Duration::from_secs(count)
-}
-
 impl HttpSettings {
     /// # Errors
     /// The first setting outside its bounds.
@@ -75,7 +63,7 @@ impl HttpSettings {
             "1024 to 131072",
         )?;
         check(
-            (millis(100)..=seconds(300)).contains(&self.request_timeout),
+            (Duration::from_millis(100)..=Duration::from_secs(300)).contains(&self.request_timeout),
             "request_timeout",
             "100 ms to 5 min",
         )?;
@@ -91,7 +79,11 @@ impl HttpSettings {
             "requests_per_second_per_tenant",
             "1 to 1000000",
         )?;
-        check((seconds(1)..=seconds(300)).contains(&self.keep_alive), "keep_alive", "1 s to 5 min")
+        check(
+            (Duration::from_secs(1)..=Duration::from_secs(300)).contains(&self.keep_alive),
+            "keep_alive",
+            "1 s to 5 min",
+        )
     }
 }
 

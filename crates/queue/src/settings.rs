@@ -12,6 +12,14 @@ pub struct InvalidSetting {
     pub bounds: &'static str,
 }
 
+/// That a setting is `within` its bounds.
+///
+/// # Errors
+/// When it is not: its name and its bounds.
+pub fn check(within: bool, setting: &'static str, bounds: &'static str) -> Result<(), InvalidSetting> {
+    if within { Ok(()) } else { Err(InvalidSetting { setting, bounds }) }
+}
+
 /// How jobs are accepted, processed and tried again.
 #[derive(Debug, Clone)]
 pub struct QueueSettings {
@@ -111,18 +119,6 @@ impl Default for QueueSettings {
     }
 }
 
-fn check(within: bool, setting: &'static str, bounds: &'static str) -> Result<(), InvalidSetting> {
-    if within { Ok(()) } else { Err(InvalidSetting { setting, bounds }) }
-}
-
-const fn millis(count: u64) -> Duration {
-    Duration::from_millis(count)
-}
-
-const fn seconds(count: u64) -> Duration {
-    Duration::from_secs(count)
-}
-
 impl QueueSettings {
     /// How many jobs of one tenant this orchestrator processes at once.
     #[must_use]
@@ -139,7 +135,7 @@ impl QueueSettings {
     /// # Errors
     /// The first setting outside its bounds.
     pub fn check(&self) -> Result<(), InvalidSetting> {
-        let minute = seconds(60);
+        let minute = Duration::from_secs(60);
         check((1..=1_000_000).contains(&self.max_open_jobs), "max_open_jobs", "1 to 1000000")?;
         check(
             (1..=1_000_000).contains(&self.max_open_jobs_per_tenant),
@@ -149,39 +145,51 @@ impl QueueSettings {
         check((1..=1024).contains(&self.max_in_flight), "max_in_flight", "1 to 1024")?;
         check(self.max_in_flight_per_tenant != Some(0), "max_in_flight_per_tenant", "at least 1")?;
         check((1..=32).contains(&self.max_attempts), "max_attempts", "1 to 32")?;
-        check(self.give_up_after <= seconds(86_400), "give_up_after", "0 to 1 day")?;
+        check(self.give_up_after <= Duration::from_secs(86_400), "give_up_after", "0 to 1 day")?;
         check((1..=32).contains(&self.max_attempts_per_pair), "max_attempts_per_pair", "1 to 32")?;
-        check((millis(10)..=minute).contains(&self.retry_pause), "retry_pause", "10 ms to 1 min")?;
+        check(
+            (Duration::from_millis(10)..=minute).contains(&self.retry_pause),
+            "retry_pause",
+            "10 ms to 1 min",
+        )?;
         check(
             (self.retry_pause..=LONGEST_PAUSE).contains(&self.max_retry_pause),
             "max_retry_pause",
             "retry_pause to 10 min",
         )?;
         check(
-            (millis(100)..=minute).contains(&self.invitation_timeout),
+            (Duration::from_millis(100)..=minute).contains(&self.invitation_timeout),
             "invitation_timeout",
             "100 ms to 1 min",
         )?;
         check(self.worker_search <= minute, "worker_search", "0 to 1 min")?;
         check(
-            (seconds(1)..=seconds(600)).contains(&self.session_timeout),
+            (Duration::from_secs(1)..=Duration::from_secs(600)).contains(&self.session_timeout),
             "session_timeout",
             "1 s to 10 min",
         )?;
         check(self.outcome_grace <= minute, "outcome_grace", "0 to 1 min")?;
-        check((millis(50)..=minute).contains(&self.sweep_interval), "sweep_interval", "50 ms to 1 min")?;
         check(
-            (millis(50)..=seconds(600)).contains(&self.announce_after),
+            (Duration::from_millis(50)..=minute).contains(&self.sweep_interval),
+            "sweep_interval",
+            "50 ms to 1 min",
+        )?;
+        check(
+            (Duration::from_millis(50)..=Duration::from_secs(600)).contains(&self.announce_after),
             "announce_after",
             "50 ms to 10 min",
         )?;
-        check((seconds(1)..=seconds(86_400)).contains(&self.directory_age), "directory_age", "1 s to 1 day")?;
         check(
-            (seconds(1)..=seconds(10 * 366 * 86_400)).contains(&self.keep_settled),
+            (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&self.directory_age),
+            "directory_age",
+            "1 s to 1 day",
+        )?;
+        check(
+            (Duration::from_secs(1)..=Duration::from_secs(10 * 366 * 86_400)).contains(&self.keep_settled),
             "keep_settled",
             "1 s to 10 years",
         )?;
-        check(self.drain <= seconds(600), "drain", "0 to 10 min")
+        check(self.drain <= Duration::from_secs(600), "drain", "0 to 10 min")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use duet_queue::InvalidSetting;
+use duet_queue::settings::{InvalidSetting, check};
 
 /// How results are delivered to tenants' endpoints.
 #[derive(Debug, Clone)]
@@ -52,31 +52,25 @@ impl WebhookSettings {
     /// # Errors
     /// The first setting outside its bounds.
     pub fn check(&self) -> Result<(), InvalidSetting> {
-        let within = [
-            (
-                (Duration::from_millis(100)..=Duration::from_secs(60)).contains(&self.timeout),
-                "webhook timeout",
-                "100 ms to 1 min",
-            ),
-            (
-                (Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&self.first_pause),
-                "webhook first_pause",
-                "10 ms to 1 h",
-            ),
-            ((1..=20).contains(&self.max_attempts), "webhook max_attempts", "1 to 20"),
-            ((1..=256).contains(&self.max_under_way), "webhook max_under_way", "1 to 256"),
-            ((1..=10_000).contains(&self.max_retries), "webhook max_retries", "1 to 10,000"),
-            (
-                (Duration::from_secs(1)..=Duration::from_secs(30 * 86_400)).contains(&self.disable_after),
-                "webhook disable_after",
-                "1 s to 30 days",
-            ),
-            ((1..=64).contains(&self.max_endpoints), "webhook max_endpoints", "1 to 64"),
-        ];
-        match within.into_iter().find(|(within, ..)| !within) {
-            Some((_, setting, bounds)) => Err(InvalidSetting { setting, bounds }),
-            None => Ok(()),
-        }
+        check(
+            (Duration::from_millis(100)..=Duration::from_secs(60)).contains(&self.timeout),
+            "webhook timeout",
+            "100 ms to 1 min",
+        )?;
+        check(
+            (Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&self.first_pause),
+            "webhook first_pause",
+            "10 ms to 1 h",
+        )?;
+        check((1..=20).contains(&self.max_attempts), "webhook max_attempts", "1 to 20")?;
+        check((1..=256).contains(&self.max_under_way), "webhook max_under_way", "1 to 256")?;
+        check((1..=10_000).contains(&self.max_retries), "webhook max_retries", "1 to 10,000")?;
+        check(
+            (Duration::from_secs(1)..=Duration::from_secs(30 * 86_400)).contains(&self.disable_after),
+            "webhook disable_after",
+            "1 s to 30 days",
+        )?;
+        check((1..=64).contains(&self.max_endpoints), "webhook max_endpoints", "1 to 64")
     }
 }
 
