@@ -17,7 +17,7 @@ use duet_queue::{
         Action, ActionId, Caller, Event, Looked, NotBegun, NotSigned, Now, Outcome, Reply, Request, What,
     },
     failure::Failure,
-    store::{JobKey, Version},
+    store::{JobKey, StoreFailure, Version},
     verified::SealedResult,
 };
 use duet_wire::Refusal;
@@ -60,7 +60,7 @@ fn version_of(snapshot: &Snapshot) -> Version {
 
 /// The outcome after a failure of the core itself.
 fn broke() -> StoreError {
-    StoreError::Unavailable("the orchestrator failed at the job".to_owned())
+    StoreError(StoreFailure::Unknown("the orchestrator failed at the job".to_owned()))
 }
 
 impl Attempts {

@@ -19,6 +19,7 @@ use duet_bus::{
     ends::EndsUnavailable,
     kv::{Key, WriteError},
 };
+use duet_queue::store::StoreFailure;
 use duet_wire::{
     JobId, JobStateName, SigningRequest, TenantId,
     batch::{BatchId, BatchItem, BatchRequest},
@@ -152,7 +153,11 @@ impl Orchestrator {
         jobs.sort_unstable();
         jobs.dedup();
         // Before any job is looked at: see the module's page.
-        let after = self.bus.last_end().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let after = self
+            .bus
+            .last_end()
+            .await
+            .map_err(|error| StoreError(StoreFailure::Unknown(error.to_string())))?;
         let looks: Vec<Result<Option<EndedBefore>, StoreError>> = futures::stream::iter(jobs.clone())
             .map(|job| async move {
                 let entry = self.jobs.get(&Key::from((tenant, job))).await?;
@@ -177,7 +182,9 @@ impl Orchestrator {
         match self.batches.create(&key(tenant, id), &record).await {
             Ok(_) => Ok(record),
             // The same batch is submitted twice at this moment.
-            Err(WriteError::Conflict { .. }) => self.batch(tenant, id).await?.ok_or(StoreError::Contended),
+            Err(WriteError::Conflict { .. }) => {
+                self.batch(tenant, id).await?.ok_or(StoreError(StoreFailure::Contended))
+            }
             Err(error) => Err(error.into()),
         }
     }

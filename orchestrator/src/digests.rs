@@ -25,6 +25,7 @@
 
 use duet_bus::kv::{Key, WriteError};
 use duet_protocol::{public_key::PublicKey, signature, transcript};
+use duet_queue::store::StoreFailure;
 use duet_wire::{
     JobId, JobState, Payload, RecoverableSignature, SigningRequest, TenantId, record::Kept, stored_record,
 };
@@ -109,7 +110,7 @@ impl Orchestrator {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(StoreError::Contended)
+        Err(StoreError(StoreFailure::Contended))
     }
 
     /// Whether the claim's job is signed or may still get a signature.
@@ -170,6 +171,6 @@ impl Orchestrator {
             }
             return Ok(signature);
         }
-        Err(StoreError::Contended)
+        Err(StoreError(StoreFailure::Contended))
     }
 }

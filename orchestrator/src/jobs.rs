@@ -26,90 +26,57 @@ use crate::{
 /// ever meet at one entry; more than this means that some process writes in a loop.
 const MAX_CONFLICTS: usize = 16;
 
-/// Why a record was not read or written.
+/// Why a record was not read or written: [`StoreFailure`], which the broker's errors turn into.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    /// The bucket has no room left.
-    #[error("the bucket is full")]
-    Full,
-    /// The broker did not answer or confirm. A write may have happened.
-    #[error("the job store does not answer: {0}")]
-    Unavailable(String),
-    /// The entry was not written by this version.
-    #[error("the stored entry cannot be read: {0}")]
-    Corrupt(String),
-    /// A later release wrote the entry for later readers. It is left to them.
-    #[error("{0}")]
-    Newer(String),
-    /// Other writers kept changing the entry.
-    #[error("the entry keeps changing")]
-    Contended,
-}
+#[error(transparent)]
+pub(crate) struct StoreError(#[from] pub(crate) StoreFailure);
 
 impl From<ReadError> for StoreError {
     fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Malformed { .. } => Self::Corrupt(error.to_string()),
-            ReadError::Newer { .. } => Self::Newer(error.to_string()),
-            ReadError::Unavailable { .. } => Self::Unavailable(error.to_string()),
-        }
+        Self(match error {
+            ReadError::Malformed { .. } => StoreFailure::Corrupt(error.to_string()),
+            ReadError::Newer { .. } => StoreFailure::Newer(error.to_string()),
+            ReadError::Unavailable { .. } => StoreFailure::Unknown(error.to_string()),
+        })
     }
 }
 
 impl From<WriteError> for StoreError {
     fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::Conflict { .. } => Self::Contended,
-            WriteError::Full { .. } => Self::Full,
-            WriteError::Value { .. } => Self::Corrupt(error.to_string()),
-            WriteError::Unavailable { .. } => Self::Unavailable(error.to_string()),
-        }
-    }
-}
-
-impl From<StoreFailure> for StoreError {
-    fn from(failure: StoreFailure) -> Self {
-        match failure {
-            StoreFailure::Full => Self::Full,
-            StoreFailure::Unknown(reason) => Self::Unavailable(reason),
-            StoreFailure::Corrupt(reason) => Self::Corrupt(reason),
-            StoreFailure::Newer(reason) => Self::Newer(reason),
-            StoreFailure::Contended => Self::Contended,
-        }
+        Self(match error {
+            WriteError::Conflict { .. } => StoreFailure::Contended,
+            WriteError::Full { .. } => StoreFailure::Full,
+            WriteError::Value { .. } => StoreFailure::Corrupt(error.to_string()),
+            WriteError::Unavailable { .. } => StoreFailure::Unknown(error.to_string()),
+        })
     }
 }
 
 impl From<StoreError> for StoreFailure {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Full => Self::Full,
-            StoreError::Unavailable(reason) => Self::Unknown(reason),
-            StoreError::Corrupt(reason) => Self::Corrupt(reason),
-            StoreError::Newer(reason) => Self::Newer(reason),
-            StoreError::Contended => Self::Contended,
-        }
+    fn from(StoreError(failure): StoreError) -> Self {
+        failure
     }
 }
 
 impl From<StoreError> for Refusal {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Full => Self::new(Code::QueueFull, "the job store is full; try again later"),
-            StoreError::Unavailable(_) | StoreError::Contended => {
+    fn from(StoreError(failure): StoreError) -> Self {
+        match failure {
+            StoreFailure::Full => Self::new(Code::QueueFull, "the job store is full; try again later"),
+            StoreFailure::Unknown(_) | StoreFailure::Contended => {
                 Self::new(Code::StorageUnavailable, "the job store does not answer; try again")
             }
-            StoreError::Newer(_) => Self::new(
+            StoreFailure::Newer(_) => Self::new(
                 Code::UnsupportedVersion,
                 "a later release of Duet wrote the stored entry; its orchestrators go on with it",
             ),
-            StoreError::Corrupt(_) => Self::new(Code::Internal, "the stored job cannot be read"),
+            StoreFailure::Corrupt(_) => Self::new(Code::Internal, "the stored job cannot be read"),
         }
     }
 }
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        let is_newer = matches!(error, StoreError::Newer(_));
+        let is_newer = matches!(error, StoreError(StoreFailure::Newer(_)));
         let mut problem = Self::from(Refusal::from(error));
         if is_newer {
             // The caller asked for nothing wrong. An orchestrator of the later release answers.
@@ -161,7 +128,7 @@ impl Jobs {
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<Entry<JobRecord>>, StoreError> {
         let entry = self.bucket.get(key).await?;
         if entry.as_ref().is_some_and(|entry| Key::from((&entry.value.tenant, entry.value.id)) != *key) {
-            return Err(StoreError::Corrupt(format!("under {key} lies another job's record")));
+            return Err(StoreError(StoreFailure::Corrupt(format!("under {key} lies another job's record"))));
         }
         Ok(entry)
     }
@@ -187,14 +154,14 @@ impl Jobs {
                 return Ok(Created::Existing(Box::new(entry)));
             }
         }
-        Err(StoreError::Contended)
+        Err(StoreError(StoreFailure::Contended))
     }
 
     /// Applies `edit` to the record under `key`, and again to the newest record whenever another
     /// writer was first. `known` spares the first read.
     ///
     /// # Errors
-    /// See [`StoreError`]. After [`StoreError::Unavailable`] the change may be stored; a retry sees
+    /// See [`StoreError`]. After [`StoreFailure::Unknown`] the change may be stored; a retry sees
     /// it.
     pub(crate) async fn change<R>(
         &self,
@@ -219,7 +186,7 @@ impl Jobs {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(StoreError::Contended)
+        Err(StoreError(StoreFailure::Contended))
     }
 
     /// Stores `record` if the entry still is at `revision`.
@@ -324,7 +291,7 @@ impl Sessions {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(StoreError::Contended)
+        Err(StoreError(StoreFailure::Contended))
     }
 
     /// Removes a session's record for good, if there is one.

@@ -16,6 +16,7 @@ use duet_protocol::{
     codec,
     ids::{PartyId, ShareIndex},
 };
+use duet_queue::store::StoreFailure;
 use duet_wire::{
     Code, JobEvent, JobId, JobRecord, JobState, Refusal, SignedRevocation, TenantId,
     error::Class,
@@ -213,7 +214,8 @@ impl Orchestrator {
             return Ok(());
         }
         let signed = SignedRevocation { request: record.request.clone(), proof: revocation.proof };
-        let message = codec::encode(&signed).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let message =
+            codec::encode(&signed).map_err(|error| StoreError(StoreFailure::Corrupt(error.to_string())))?;
         let told = join_all(revocation.waits_for.iter().map(|party| self.tell(party, &message))).await;
         let told: Vec<(PartyId, Told)> = revocation.waits_for.iter().cloned().zip(told).collect();
         if told.iter().all(|(_, told)| matches!(told, Told::NotYet)) {

@@ -8,6 +8,7 @@ use duet_bus::{Address, PublishError, kv::Key, streams};
 use duet_queue::{
     need::{Need, need},
     store::JobKey,
+    store::StoreFailure,
     summary::Summary,
 };
 use duet_wire::{JobId, JobState, TenantId};
@@ -193,7 +194,7 @@ impl Orchestrator {
         self.announce(&record.tenant, record.id, &wake_up)
             .await
             .map(|()| true)
-            .map_err(|error| StoreError::Unavailable(error.to_string()))
+            .map_err(|error| StoreError(StoreFailure::Unknown(error.to_string())))
     }
 
     /// Removes a settled job that was kept long enough, and its sessions. Its idempotency key is

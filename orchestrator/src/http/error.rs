@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use core::time::Duration;
+use duet_queue::store::StoreFailure;
 use duet_wire::{
     error::{Code, Problem, Refusal},
     ids::JobId,
@@ -54,7 +55,7 @@ impl ApiError {
     /// The refusal of a request that names a stored job and has no version of its own.
     pub(super) fn about_job(refusal: Refusal) -> Self {
         match refusal.code {
-            Code::UnsupportedVersion => StoreError::Newer(refusal.message).into(),
+            Code::UnsupportedVersion => StoreError(StoreFailure::Newer(refusal.message)).into(),
             _ => refusal.into(),
         }
     }

@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use duet_bus::kv::Key;
+use duet_queue::store::StoreFailure;
 use duet_wire::{
     Code, IdempotencyKey, JobId, JobRecord, JobStateName, Priority, SignedRequest, SigningRequest, TenantId,
     encoding::hex_array, priority::UnknownPriority, request::RequestError, revocation::RevocationProof,
@@ -62,7 +63,7 @@ pub(super) fn view(record: &JobRecord) -> Result<JobView, ApiError> {
         if let Err(version @ RequestError::UnsupportedVersion) =
             SigningRequest::from_json(&record.request.body)
         {
-            return StoreError::Newer(version.to_string()).into();
+            return StoreError(StoreFailure::Newer(version.to_string())).into();
         }
         tracing::error!(%error, "a job cannot be shown");
         ApiError::new(Code::Internal, "the stored job cannot be shown")
@@ -219,7 +220,7 @@ pub(super) async fn page(
                 match orchestrator.jobs.get(&key).await {
                     // An entry that cannot be shown is logged, and the page has the others.
                     Ok(entry) => Ok(entry.and_then(|entry| view(&entry.value).ok())),
-                    Err(StoreError::Corrupt(_) | StoreError::Newer(_)) => Ok(None),
+                    Err(StoreError(StoreFailure::Corrupt(_) | StoreFailure::Newer(_))) => Ok(None),
                     Err(error) => Err(ApiError::from(error)),
                 }
             }

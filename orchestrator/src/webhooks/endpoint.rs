@@ -6,6 +6,7 @@ use duet_bus::{
     kv::{Bucket, Entry, Key, WriteError},
     streams::StorageError,
 };
+use duet_queue::store::StoreFailure;
 use duet_wire::{
     Code, Problem, Refusal, TenantId,
     record::Kept,
@@ -258,7 +259,7 @@ impl Endpoints {
                 Err(error) => return Err(StoreError::from(error).into()),
             }
         }
-        Err(StoreError::Contended.into())
+        Err(StoreError(StoreFailure::Contended).into())
     }
 
     /// Removes an endpoint and its places in the results.
@@ -285,7 +286,7 @@ impl Endpoints {
             }
             return Ok(endpoint);
         }
-        Err(StoreError::Contended.into())
+        Err(StoreError(StoreFailure::Contended).into())
     }
 
     /// Starts a replay of the results stored in a span of time.
