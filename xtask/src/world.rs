@@ -12,8 +12,9 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::{
+    history::check_out,
     install::{self, Need},
-    run::{cargo, command, line, output, root, visibly},
+    run::{cargo, command, line, root, target_folder, visibly},
 };
 
 /// What the world requires.
@@ -58,28 +59,18 @@ pub(crate) fn world(options: &Options) -> Result<()> {
 
 /// Runs the world on each mutant of the last commit. Fails if one survives.
 fn mutants(seeds: u64) -> Result<()> {
-    let folder = root().join("target/mutants");
-    let source = folder.join("source");
-    let commit = output(command("git").args(["rev-parse", "HEAD"]))?;
-    if !source.join(".git").exists() {
-        visibly(command("git").args(["clone", "--quiet", "--shared", "--no-checkout", "."]).arg(&source))?;
-    }
+    let folder = target_folder().join("mutants");
+    let (source, target) = (folder.join("source"), folder.join("target"));
     let mut patches: Vec<PathBuf> = fs::read_dir(root().join(MUTANTS))
         .with_context(|| format!("cannot read {MUTANTS}"))?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<_>>()?;
     patches.sort();
-    let in_source = || {
-        let mut git = command("git");
-        git.arg("-C").arg(&source);
-        git
-    };
     let mut survivors = Vec::new();
     for patch in patches {
-        visibly(in_source().args(["checkout", "--quiet", "--force", "--detach", commit.trim()]))?;
-        visibly(in_source().arg("apply").arg(&patch))?;
+        check_out(&source, "HEAD")?;
+        visibly(command("git").arg("-C").arg(&source).arg("apply").arg(&patch))?;
         let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let target = folder.join("target");
         let mut build = mutant_test(&source, &target);
         visibly(build.arg("--no-run"))?;
         let began = Instant::now();

@@ -60,7 +60,7 @@ async fn main() -> Result<()> {
     }
     let submitted = load.rest().await?;
     ensure!(submitted.len() == jobs, "{} of {jobs} jobs were submitted", submitted.len());
-    let api = installation.api(0)?;
+    let [api, _] = installation.clients()?;
     let states = api.all_settled(&submitted, DEADLINE).await?;
     for (number, job) in submitted.iter().enumerate() {
         let answer = api.get(&format!("/v1/jobs/{job}")).await?.body;
@@ -98,19 +98,20 @@ impl Installation {
         Ok(Self { stack, second, workers, urls, wallet })
     }
 
-    /// A client of one of the two orchestrators.
-    fn api(&self, number: usize) -> Result<Api> {
-        let url = self.urls.get(number % self.urls.len()).context("there are orchestrators")?;
-        Api::at(url, self.stack.broker.credentials(), &self.wallet)
+    /// A client of each orchestrator.
+    fn clients(&self) -> Result<[Api; 2]> {
+        let [first, second] = &self.urls;
+        let client = |url: &str| Api::at(url, self.stack.broker.credentials(), &self.wallet);
+        Ok([client(first)?, client(second)?])
     }
 
     /// Exchanges one process after the other for `program`'s, and has a job signed after each.
     /// Returns how many processes it exchanged.
     async fn exchange(&mut self, program: &Path, pass: usize, load: &Load) -> Result<usize> {
         let mut exchanged = 0;
-        for name in ["service", "partner"] {
-            // Once per store, before its first new worker. A store that is expanded stays so.
-            if pass == 0 {
+        // Once per store, before its first new worker. A store that is expanded stays so.
+        if pass == 0 {
+            for name in ["service", "partner"] {
                 let party = self.stack.party(name).command(&self.stack.duet()).of(program);
                 party.json(&["party", "migrate", "--expand"]).await?;
             }
@@ -169,9 +170,9 @@ impl Load {
         let steps = PASSES * 7 + 1;
         let per_step = jobs.div_ceil(steps);
         let (submitted, permitted) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(per_step)));
-        let apis = [installation.api(0)?, installation.api(1)?];
-        let client = tokio::spawn(submit(apis, jobs, Arc::clone(&submitted), Arc::clone(&permitted)));
-        let probe = [installation.api(0)?, installation.api(1)?];
+        let submitting =
+            submit(installation.clients()?, jobs, Arc::clone(&submitted), Arc::clone(&permitted));
+        let (client, probe) = (tokio::spawn(submitting), installation.clients()?);
         Ok(Self { client, submitted, permitted, per_step, jobs, probe })
     }
 
