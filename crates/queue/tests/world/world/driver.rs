@@ -1,0 +1,342 @@
+//! The driver of each core: what its actions do to the broker and the parties.
+
+use std::sync::Arc;
+
+use duet_protocol::ids::{Epoch, PaillierKeyId, SessionId, ShareIndex};
+use duet_queue::{
+    actions::{Action, ActionId, FoundSession, Invited, Outcome, Request, What},
+    failure::{Failure, running_pair},
+    store::{JobKey, StoreFailure, Version, Written},
+    terms::{PairTerms, Terms},
+};
+use duet_wire::{Code, Pair, Refusal, Seat, job::Evidence};
+
+use crate::{jobs, parties::Answer, process::Calling};
+
+use super::{Happening, MAX_QUESTIONS, PROCESSES, World, millis, party};
+
+impl World {
+    pub(super) fn act(&mut self, process: usize, action: Action) {
+        let Action { id, caller, what } = action;
+        let generation = self.processes[process].generation;
+        let done = |id| Happening::Answer(process, generation, id, Outcome::Done);
+        self.trace.line(self.now_ms, format_args!("{process}: {id:?} {caller:?} {}", name(&what)));
+        match what {
+            What::Reply(reply) => {
+                self.schedule(0, done(id));
+                self.take_reply(process, caller, reply);
+            }
+            What::End => {
+                self.processes[process].callers.remove(&caller);
+                self.schedule(0, done(id));
+            }
+            What::Learn(version) => {
+                self.schedule(0, done(id));
+                self.learn(process, version);
+            }
+            What::Enter { .. } | What::Note(_) | What::DoubtParty { .. } | What::ForgetParties { .. } => {
+                self.schedule(0, done(id))
+            }
+            what => {
+                if let What::Invite { .. } | What::AskParties { .. } = &what {
+                    self.count_question(process);
+                }
+                if let What::Invite { seat, session, lasts, .. } = &what {
+                    let invited = (seat.party.clone(), *session, self.now_ms + millis(*lasts));
+                    self.processes[process].invitations.insert(id, invited);
+                }
+                if let What::Release(session, seated) = &what {
+                    self.processes[process].accepted.remove(&(seated.party.clone(), *session));
+                }
+                let after_ms = self.delay();
+                // A message that is lost has no effect and no answer.
+                if !self.fault(2) {
+                    let action = Box::new(Action { id, caller, what });
+                    self.schedule(after_ms, Happening::Effect(process, generation, action));
+                }
+            }
+        }
+    }
+
+    /// Notes a seat of whose acceptance the core hears in time.
+    pub(super) fn hear(&mut self, process: usize, action: ActionId, outcome: &Outcome) {
+        let now_ms = self.now_ms;
+        let this = &mut self.processes[process];
+        let Some((party, session, until_ms)) = this.invitations.remove(&action) else { return };
+        if matches!(outcome, Outcome::Invited(Invited::Accepted(_))) && now_ms < until_ms {
+            this.accepted.insert((party, session));
+        }
+    }
+
+    fn count_question(&mut self, process: usize) {
+        let second = self.now_ms / 1000;
+        let (counted, questions) = &mut self.processes[process].questions;
+        if *counted != second {
+            (*counted, *questions) = (second, 0);
+        }
+        *questions += 1;
+        assert!(*questions <= MAX_QUESTIONS, "{questions} questions in a second");
+    }
+
+    /// An action reaches the broker or a party.
+    pub(super) fn take_effect(&mut self, process: usize, generation: u32, action: Action) {
+        let Action { id, what, .. } = action;
+        let outcome = match what {
+            What::Read { job, may_be_behind } => self.read(process, &job, may_be_behind),
+            What::Write { job, revision, record } => self.write(process, generation, &job, revision, &record),
+            What::CreateSession(record) => {
+                self.broker.sessions.insert(record.session, *record);
+                Outcome::Written(Written::Stored(1))
+            }
+            What::FindSession { job, session } => {
+                let seen_at_ms = self.processes[process].known.get(&job).map(|(_, seen)| *seen);
+                Outcome::Session(Ok(self
+                    .broker
+                    .sessions
+                    .get(&session)
+                    .map(|record| FoundSession { initiator: record.initiator.party.clone(), seen_at_ms })))
+            }
+            What::RemoveSession(session) => {
+                self.broker.sessions.remove(&session);
+                Outcome::Done
+            }
+            What::AskBroker => Outcome::Broker(if self.fault(3) {
+                Err(Refusal::new(Code::UnsafeBroker, "one node forgets"))
+            } else {
+                Ok(())
+            }),
+            What::AskParties { .. } => self.terms(),
+            What::Invite { seat, session, .. } => {
+                return self.invite(process, generation, id, &seat, session);
+            }
+            What::Release(session, seated) => {
+                self.parties.leave(&seated.party, session);
+                Outcome::Done
+            }
+            What::Publish { document, message_id } => {
+                if self.fault(10) {
+                    Outcome::Published(false)
+                } else {
+                    let kind = match document {
+                        duet_queue::actions::Document::DeadLetter(_) => "dead",
+                        duet_queue::actions::Document::Result(..) => "signed",
+                        duet_queue::actions::Document::Ended(..) => "ended",
+                    };
+                    *self.broker.ends.entry(format!("{message_id}.{kind}")).or_default() += 1;
+                    Outcome::Published(true)
+                }
+            }
+            What::FindEnd(record) => {
+                let prefix = format!("{}.{}.", record.id, record.updated_at_ms);
+                // Dead letters are in a stream of their own.
+                let is_it = |id: &String| id.starts_with(&prefix) && !id.ends_with(".dead");
+                Outcome::Found(Some(self.broker.ends.keys().any(is_it)))
+            }
+            What::Announce { job, wake_up } => {
+                self.announce(&job, &wake_up);
+                Outcome::Published(true)
+            }
+            What::Show(..) | What::EndSession(..) => Outcome::Done,
+            What::Learn(_)
+            | What::DoubtParty { .. }
+            | What::ForgetParties { .. }
+            | What::Enter { .. }
+            | What::Note(_)
+            | What::Reply(_)
+            | What::End => unreachable!("they are done at once"),
+        };
+        self.answer(process, generation, id, outcome);
+    }
+
+    /// An outcome travels back. It may be lost, or arrive twice.
+    fn answer(&mut self, process: usize, generation: u32, id: ActionId, outcome: Outcome) {
+        if self.fault(2) {
+            return;
+        }
+        let copies = if self.fault(3) { 2 } else { 1 };
+        for _ in 0..copies {
+            let after_ms = self.delay();
+            self.schedule(after_ms, Happening::Answer(process, generation, id, outcome.clone()));
+        }
+    }
+
+    fn read(&mut self, process: usize, job: &JobKey, may_be_behind: bool) -> Outcome {
+        if self.fault(2) {
+            return Outcome::Read(Err(StoreFailure::Unknown("no leader".to_owned())));
+        }
+        if may_be_behind && let Some((known, _)) = self.processes[process].known.get(job) {
+            return Outcome::Read(Ok(Some(known.clone())));
+        }
+        let is_stale = self.fault(10);
+        let versions = self.broker.jobs.get(job).map_or(&[][..], Vec::as_slice);
+        let at = versions.len().saturating_sub(if is_stale { 2 } else { 1 });
+        Outcome::Read(Ok(versions.get(at).cloned()))
+    }
+
+    fn write(
+        &mut self,
+        process: usize,
+        generation: u32,
+        job: &JobKey,
+        revision: u64,
+        record: &Arc<duet_wire::JobRecord>,
+    ) -> Outcome {
+        if self.fault(1) {
+            return Outcome::Written(Written::Failed(StoreFailure::Full));
+        }
+        let unknown = self.fault(3);
+        if unknown && self.fault(50) {
+            return Outcome::Written(Written::Failed(StoreFailure::Unknown("not stored".to_owned())));
+        }
+        let written = self.broker.write(job, revision, record);
+        if let Written::Stored(revision) = written {
+            self.trace.line(self.now_ms, format_args!("{} is {}", job.job, record.state.name()));
+            let version = Version { record: Arc::clone(record), revision };
+            self.tell(&version, Some(process));
+            let after_ms = if unknown { 500 } else { 0 };
+            self.schedule(after_ms, Happening::Learn(process, generation, version));
+        }
+        Outcome::Written(if unknown {
+            Written::Failed(StoreFailure::Unknown("not confirmed".to_owned()))
+        } else {
+            written
+        })
+    }
+
+    fn terms(&mut self) -> Outcome {
+        let seat = |index| Seat { party: party(index), index };
+        let terms = if self.fault(5) {
+            Err(Refusal::new(Code::PartyAway, "no worker answers"))
+        } else {
+            Ok(Terms {
+                epoch: Epoch(0),
+                paillier_key: PaillierKeyId([1; 16]),
+                initiator: seat(ShareIndex::Service),
+                responder: seat(ShareIndex::Partner),
+            })
+        };
+        Outcome::Terms(PairTerms::from_iter([(Pair::ServicePartner, terms)]))
+    }
+
+    fn invite(&mut self, process: usize, generation: u32, id: ActionId, seat: &Seat, session: SessionId) {
+        let until_ms = self.now_ms + millis(self.queue.session_timeout);
+        let (now_ms, is_calm) = (self.now_ms, self.is_calm());
+        let key = (&seat.party, session);
+        let answer = self.parties.invite(&mut self.rng, key, (now_ms, until_ms), is_calm);
+        let accepted = || Outcome::Invited(Invited::Accepted(format!("worker{}", seat.index)));
+        let job = self
+            .broker
+            .sessions
+            .get(&session)
+            .map(|record| JobKey { tenant: record.tenant.clone(), job: record.job });
+        let outcome = match answer {
+            Answer::Accepts | Answer::AcceptsLate => {
+                if let Some(job) = job {
+                    self.accept(session, &job);
+                }
+                if matches!(answer, Answer::AcceptsLate) {
+                    let after_ms = 1_000 + self.below(3_000);
+                    return self.schedule(after_ms, Happening::Answer(process, generation, id, accepted()));
+                }
+                accepted()
+            }
+            Answer::Refuses(code) => {
+                Outcome::Invited(Invited::Refused { refusal: Refusal::new(code, "it refuses"), times: None })
+            }
+            Answer::NoSeat => Outcome::Invited(Invited::NoWorker),
+            Answer::Silent => return,
+            Answer::Nonsense => {
+                Outcome::Invited(Invited::Malformed { sha256: [0; 32], reason: "nonsense".to_owned() })
+            }
+        };
+        let after_ms = self.below(20);
+        self.schedule(after_ms, Happening::Answer(process, generation, id, outcome));
+    }
+
+    /// A party takes its seat. Once both sit, the session has an outcome.
+    fn accept(&mut self, session: SessionId, job: &JobKey) {
+        let (service, partner) = (party(ShareIndex::Service), party(ShareIndex::Partner));
+        if !self.parties.both_sit(session, [&service, &partner]) {
+            return;
+        }
+        let drawn = if self.is_calm() { 100 } else { self.below(100) };
+        let (after_ms, is_signed) = match drawn {
+            0..10 => return,
+            10..14 => (100, Err(Code::Internal)),
+            14..18 => (100, Err(Code::Locked)),
+            // It arrives when another session of the job may run.
+            18..28 => (6_000 + self.below(10_000), Ok(())),
+            _ => (50 + self.below(500), Ok(())),
+        };
+        let copies = if self.fault(10) { 2 } else { 1 };
+        for copy in 0..copies {
+            let report = Happening::Report { session, job: job.clone(), is_signed, left: 10 };
+            self.schedule(after_ms + copy * 700, report);
+        }
+    }
+
+    /// Any process takes a report, as its driver does: it judges the session, and the core the job.
+    pub(super) fn report(&mut self, session: SessionId, job: JobKey, is_signed: Result<(), Code>, left: u32) {
+        for index in [ShareIndex::Service, ShareIndex::Partner] {
+            self.parties.leave(&party(index), session);
+        }
+        let up: Vec<usize> = (0..PROCESSES).filter(|process| self.processes[*process].is_up).collect();
+        let again = Happening::Report { session, job: job.clone(), is_signed, left: left.saturating_sub(1) };
+        if up.is_empty() || self.fault(5) {
+            if left > 0 {
+                self.schedule(1_000, again);
+            }
+            return;
+        }
+        let process = up[usize::try_from(self.below(u64::try_from(up.len()).unwrap())).unwrap()];
+        let stale = self.fault(10);
+        let versions = &self.broker.jobs[&job];
+        let version = versions[versions.len().saturating_sub(if stale { 2 } else { 1 })].clone();
+        if running_pair(&version.record, session).is_none() {
+            return;
+        }
+        let number = self.processes[process].draw();
+        let request = match is_signed {
+            Ok(()) => {
+                let result = jobs::result(&version.record, session, self.now_ms);
+                Request::Sign(version, result)
+            }
+            Err(code) => {
+                let evidence = Some(Evidence::Report { by: party(ShareIndex::Service), sha256: [0; 32] });
+                let refusal = Refusal::new(code, "it failed");
+                Request::EndAttempt { job, session, failure: Failure { refusal, culprit: None, evidence } }
+            }
+        };
+        if left > 0 {
+            self.reports.insert(number, again);
+        }
+        self.ask(process, Calling::Report { number }, request);
+    }
+}
+
+/// An action's name, for the trace.
+fn name(what: &What) -> String {
+    match what {
+        What::Read { .. } => "read".to_owned(),
+        What::Write { record, .. } => format!("write {}", record.state.name()),
+        What::Learn(_) => "learn".to_owned(),
+        What::CreateSession(record) => format!("create {}", record.session),
+        What::FindSession { .. } => "find-session".to_owned(),
+        What::EndSession(session, _) => format!("end {session}"),
+        What::RemoveSession(session) => format!("remove {session}"),
+        What::AskBroker => "ask-broker".to_owned(),
+        What::AskParties { .. } => "ask-parties".to_owned(),
+        What::DoubtParty { party, .. } => format!("doubt {party}"),
+        What::ForgetParties { .. } => "forget-parties".to_owned(),
+        What::Enter { session, .. } => format!("enter {session}"),
+        What::Invite { seat, session, .. } => format!("invite {} to {session}", seat.party),
+        What::Release(session, seated) => format!("release {} from {session}", seated.party),
+        What::Show(session, step) => format!("show {session} {step:?}"),
+        What::Publish { message_id, .. } => format!("publish {message_id}"),
+        What::FindEnd(_) => "find-end".to_owned(),
+        What::Announce { .. } => "announce".to_owned(),
+        What::Note(_) => "note".to_owned(),
+        What::Reply(reply) => format!("reply {reply:?}"),
+        What::End => "end".to_owned(),
+    }
+}

@@ -1,0 +1,230 @@
+//! What each process does beside its core: it pulls announcements, sweeps, crashes and starts again.
+
+use duet_queue::{
+    actions::{Caller, Event, Looked, Reply, Request},
+    line::Next,
+    need::{Need, need},
+    store::{JobKey, Version},
+    summary::Summary,
+};
+use rand_chacha::rand_core::Rng as _;
+
+use crate::{
+    broker::Announcement,
+    process::{Calling, Permit, Process},
+};
+
+use super::{ACK_WAIT_MS, Happening, PLACES, World, millis};
+
+impl World {
+    pub(super) fn ask(&mut self, process: usize, calling: Calling, request: Request) {
+        let caller = Caller(self.processes[process].draw());
+        self.processes[process].callers.insert(caller, calling);
+        self.feed(process, Event::Asked(caller, request));
+    }
+
+    pub(super) fn take_reply(&mut self, process: usize, caller: Caller, reply: Reply) {
+        let Some(calling) = self.processes[process].callers.get(&caller).cloned() else { return };
+        match (calling, reply) {
+            (Calling::Work { permit, job }, Reply::Looked(looked)) => {
+                self.looked(process, permit, &job, looked);
+            }
+            (Calling::Sweep(job), Reply::Done(_)) => {
+                self.processes[process].sweeping.remove(&job);
+            }
+            (Calling::Report { number, .. }, Reply::Signed(Err(_)) | Reply::Done(Err(_))) => {
+                // Its sender gets no acknowledgement and reports again.
+                if let Some(again) = self.reports.remove(&number) {
+                    self.schedule(1_000, again);
+                }
+            }
+            (Calling::Report { number, .. }, Reply::Signed(Ok(_)) | Reply::Done(Ok(_))) => {
+                self.reports.remove(&number);
+            }
+            (_, reply) => panic!("{reply:?} is the reply to another request"),
+        }
+    }
+
+    pub(super) fn pull(&mut self, process: usize) {
+        let this = &self.processes[process];
+        if !this.is_up || this.permits.len() >= PLACES {
+            return;
+        }
+        let due: Vec<usize> = (0..self.broker.announcements.len())
+            .filter(|at| self.broker.announcements[*at].at_ms <= self.now_ms)
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        let at = due[usize::try_from(self.below(u64::try_from(due.len()).unwrap())).unwrap()];
+        let mut announcement = self.broker.announcements[at].clone();
+        if self.fault(5) {
+            // It is delivered twice.
+            self.broker.announcements[at].deliveries += 1;
+            self.broker.announcements[at].at_ms += ACK_WAIT_MS;
+        } else {
+            announcement = self.broker.announcements.swap_remove(at);
+        }
+        let permit = self.processes[process].draw();
+        self.processes[process].permits.insert(permit, Permit { announcement, is_named_tried: false });
+        self.step(process, permit);
+    }
+
+    /// Spends an announcement on the next job in fair order.
+    pub(super) fn step(&mut self, process: usize, permit: u64) {
+        loop {
+            let wall_ms = self.processes[process].wall_ms(self.now_ms);
+            let this = &mut self.processes[process];
+            let Some(held) = this.permits.get_mut(&permit) else { return };
+            let named = held.announcement.job.clone();
+            match this.line.next(wall_ms, Some((&named.tenant, named.job))) {
+                Next::Job(tenant, job) => {
+                    let job = JobKey { tenant, job };
+                    let request = Request::Work { job: job.clone(), deliveries: 1 };
+                    return self.ask(process, Calling::Work { permit, job }, request);
+                }
+                Next::Crowded => {
+                    let generation = this.generation;
+                    return self.schedule(200, Happening::Step(process, generation, permit));
+                }
+                Next::NoJob if !held.is_named_tried => {
+                    held.is_named_tried = true;
+                    let deliveries = held.announcement.deliveries;
+                    if this.line.hold(&named.tenant, named.job) {
+                        let request = Request::Work { job: named.clone(), deliveries };
+                        return self.ask(process, Calling::Work { permit, job: named }, request);
+                    }
+                }
+                Next::NoJob => {
+                    let due_ms = this.line.due(&named.tenant, named.job);
+                    return match due_ms {
+                        Some(due_ms) => self.put_back(process, permit, due_ms.saturating_sub(wall_ms)),
+                        None => drop(self.processes[process].permits.remove(&permit)),
+                    };
+                }
+            }
+        }
+    }
+
+    fn put_back(&mut self, process: usize, permit: u64, after_ms: u64) {
+        if let Some(Permit { mut announcement, .. }) = self.processes[process].permits.remove(&permit) {
+            announcement.at_ms = self.now_ms + after_ms.max(1);
+            announcement.deliveries += 1;
+            self.broker.announcements.push(announcement);
+        }
+    }
+
+    fn looked(&mut self, process: usize, permit: u64, job: &JobKey, looked: Looked) {
+        let wall_ms = self.processes[process].wall_ms(self.now_ms);
+        let line = &mut self.processes[process].line;
+        match looked {
+            Looked::Worked => {
+                line.let_go(&job.tenant, job.job, 0);
+                self.processes[process].permits.remove(&permit);
+            }
+            Looked::Later(pause) => {
+                line.let_go(&job.tenant, job.job, wall_ms + millis(pause));
+                self.put_back(process, permit, millis(pause));
+            }
+            Looked::Nothing => {
+                line.let_go(&job.tenant, job.job, 0);
+                let generation = self.processes[process].generation;
+                self.schedule(0, Happening::Step(process, generation, permit));
+            }
+            Looked::Unreadable(reason) => panic!("{reason}"),
+        }
+    }
+
+    pub(super) fn announce(&mut self, job: &JobKey, wake_up: &str) {
+        let id = format!("{}.{wake_up}", job.job);
+        let since_ms = self.wake_ups.get(&id).copied();
+        if since_ms.is_none_or(|since_ms| self.now_ms - since_ms > 120_000) {
+            self.wake_ups.insert(id, self.now_ms);
+            self.broker.announcements.push(Announcement {
+                job: job.clone(),
+                at_ms: self.now_ms,
+                deliveries: 1,
+            });
+        }
+    }
+
+    pub(super) fn sweep(&mut self, process: usize) {
+        let this = &self.processes[process];
+        if !this.is_up {
+            return;
+        }
+        let wall_ms = this.wall_ms(self.now_ms);
+        let due: Vec<(JobKey, Need, u32)> = this
+            .known
+            .iter()
+            .filter(|(job, _)| !this.sweeping.contains(*job))
+            .filter_map(|(job, (version, seen_ms))| {
+                let summary = Summary::new(&version.record, version.revision, *seen_ms);
+                let need = need(&self.queue, &summary, wall_ms)?;
+                Some((job.clone(), need, version.record.attempts_started))
+            })
+            .collect();
+        for (job, need, attempts) in due {
+            let request = match need {
+                Need::Expire => Request::Expire(job.clone()),
+                Need::EndSession => Request::EndStale(job.clone()),
+                Need::Publish => Request::PublishAgain(job.clone()),
+                Need::Remove => continue,
+                Need::Announce => {
+                    if self.broker.announcements.iter().any(|one| one.at_ms <= self.now_ms) {
+                        continue;
+                    }
+                    let in_work = self.processes.iter().any(|process| !process.permits.is_empty())
+                        || !self.broker.announcements.is_empty();
+                    let period = self.now_ms / millis(self.queue.announce_after);
+                    let wake_up = if in_work { attempts.to_string() } else { format!("{attempts}.{period}") };
+                    self.announce(&job, &wake_up);
+                    continue;
+                }
+            };
+            self.processes[process].sweeping.insert(job.clone());
+            self.ask(process, Calling::Sweep(job), request);
+        }
+    }
+
+    pub(super) fn crash(&mut self, process: usize) {
+        if !self.processes[process].is_up {
+            return;
+        }
+        self.trace.line(self.now_ms, format_args!("{process} crashes"));
+        let this = &mut self.processes[process];
+        this.is_up = false;
+        this.generation += 1;
+        let permits = core::mem::take(&mut this.permits);
+        let callers = core::mem::take(&mut this.callers);
+        for Permit { mut announcement, .. } in permits.into_values() {
+            announcement.at_ms = self.now_ms + ACK_WAIT_MS;
+            announcement.deliveries += 1;
+            self.broker.announcements.push(announcement);
+        }
+        for calling in callers.into_values() {
+            // The sender of a report gets no answer.
+            if let Calling::Report { number, .. } = calling
+                && let Some(again) = self.reports.remove(&number)
+            {
+                self.schedule(1_000, again);
+            }
+        }
+        let after_ms = 500 + self.below(5_000);
+        self.schedule(after_ms, Happening::Restart(process));
+    }
+
+    pub(super) fn restart(&mut self, process: usize) {
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        let before = &self.processes[process];
+        let mut new = Process::new(&self.queue, seed, self.now_ms, before.ahead_ms);
+        new.generation = before.generation;
+        self.processes[process] = new;
+        let newest: Vec<Version> =
+            self.broker.jobs.values().filter_map(|versions| versions.last().cloned()).collect();
+        for version in newest {
+            self.learn(process, version);
+        }
+    }
+}
