@@ -17,7 +17,7 @@ use duet_protocol::{
 };
 use duet_queue::{actions::NotBegun, store::Version};
 use duet_wire::{
-    Code, JobEvent, JobId, JobRecord, JobState, Refusal, SignedRequest, SigningRequest,
+    Code, JobEvent, JobId, JobRecord, JobState, Refusal, SignedRequest,
     approval::{
         ApprovalAction, ApprovalError, ApprovalReply, ApprovalRequest, MAX_APPROVAL_AGE_MS, SignedApproval,
         WaitingJob,
@@ -132,13 +132,13 @@ impl Orchestrator {
             ApprovalAction::Approve { job } => self.approve(wallet, &facts, job).await,
             ApprovalAction::Reject { job } => self.reject(wallet, &facts, job).await,
             ApprovalAction::Revoke { job, proof } => {
-                let (key, entry, _) = self.job_of(wallet, &facts, job).await?;
+                let (key, entry) = self.job_of(wallet, &facts, job).await?;
                 self.revoke(&key, entry, proof).await?;
                 Ok(ApprovalReply::Done)
             }
             ApprovalAction::Sign { request } => self.sign(wallet, &facts, request).await,
             ApprovalAction::Job { job } => {
-                let (_, entry, _) = self.job_of(wallet, &facts, job).await?;
+                let (_, entry) = self.job_of(wallet, &facts, job).await?;
                 job_reply(&entry.value)
             }
         }
@@ -179,21 +179,20 @@ impl Orchestrator {
         Ok(Key::from((tenant, job)))
     }
 
-    /// A job of this wallet: its key, its entry, and its request.
+    /// A job of this wallet: its key and its entry.
     async fn job_of(
         &self,
         wallet: WalletId,
         facts: &WalletFacts,
         job: JobId,
-    ) -> Result<(Key, Entry<JobRecord>, SigningRequest), Refusal> {
+    ) -> Result<(Key, Entry<JobRecord>), Refusal> {
         let key = self.key_of(facts, job)?;
         let no_job = || Refusal::new(Code::NotFound, "there is no such job for this wallet");
         let entry = self.jobs.get(&key).await?.ok_or_else(no_job)?;
-        let request = request_of(&entry.value)?;
-        if request.wallet != wallet {
+        if request_of(&entry.value)?.wallet != wallet {
             return Err(no_job());
         }
-        Ok((key, entry, request))
+        Ok((key, entry))
     }
 
     /// Starts the session in which the device signs a job that waits.
@@ -203,7 +202,7 @@ impl Orchestrator {
         facts: &WalletFacts,
         job: JobId,
     ) -> Result<ApprovalReply, Refusal> {
-        let (_, entry, _) = self.job_of(wallet, facts, job).await?;
+        let (_, entry) = self.job_of(wallet, facts, job).await?;
         match &entry.value.state {
             // A device that approves its own job at once may be quicker than the queue.
             JobState::AwaitingOwner | JobState::Queued => {}
@@ -243,7 +242,7 @@ impl Orchestrator {
             Ok(Submitted::Accepted(snapshot)) => ((*snapshot).clone(), true),
             Ok(Submitted::Known(record)) => match record.state {
                 JobState::AwaitingOwner | JobState::Queued => {
-                    let (_, entry, _) = self.job_of(wallet, facts, record.id).await?;
+                    let (_, entry) = self.job_of(wallet, facts, record.id).await?;
                     (entry, false)
                 }
                 _ => return job_reply(&record),

@@ -213,9 +213,10 @@ impl Orchestrator {
                     return Err(Problem::from(Refusal::from(error)).at("issued_at").into());
                 }
             }
-            // The broker's nodes do not agree on the time, so the request may be valid.
-            Err(TimeError::Expired { .. }) if self.clock.require_agreement().is_err() => {
+            Err(error @ TimeError::Expired { .. }) => {
+                // While the broker's nodes do not agree on the time, the request may be valid.
                 self.clock.require_agreement()?;
+                return Err(Problem::from(Refusal::from(error)).at("expires_at").into());
             }
             judged => {
                 judged.map_err(|error| Problem::from(Refusal::from(error)).at("expires_at"))?;

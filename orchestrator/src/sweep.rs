@@ -7,8 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 use duet_bus::{Address, PublishError, kv::Key, streams};
 use duet_queue::{
     need::{Need, need},
-    store::JobKey,
-    store::StoreFailure,
+    store::{JobKey, StoreFailure},
     summary::Summary,
 };
 use duet_wire::{JobId, JobState, TenantId};
