@@ -1,4 +1,4 @@
-//! What each process does beside its core: it pulls announcements, sweeps, crashes and starts again.
+//! What each process does beside its core: it pulls announcements, sweeps, crashes and restarts.
 
 use duet_queue::{
     actions::{Caller, Event, Looked, Reply, Request},
