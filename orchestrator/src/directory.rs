@@ -326,29 +326,35 @@ impl Directory {
 
     /// The facts about `wallet`. Fetches them when they are not known or too old.
     pub(crate) async fn wallet(&self, wallet: WalletId) -> WalletFacts {
+        self.wallet_besides(wallet, BTreeMap::new()).await
+    }
+
+    /// The facts about `wallet` for a job in the queue. What a party said that is silent now does
+    /// not count, and it is not asked.
+    pub(crate) async fn wallet_to_sign(&self, wallet: WalletId) -> WalletFacts {
+        let silent: BTreeMap<_, _> = self
+            .silences()
+            .filter_map(|(party, silence)| Some((party.clone(), Answer::Silent(silence?))))
+            .collect();
+        let mut facts = self.wallet_besides(wallet, silent.clone()).await;
+        facts.answers.extend(silent);
+        facts
+    }
+
+    /// The facts about `wallet`. Of the parties whose answers are not known, those that are `silent`
+    /// are not asked.
+    async fn wallet_besides(&self, wallet: WalletId, mut silent: BTreeMap<PartyId, Answer>) -> WalletFacts {
         match self.remembered(wallet) {
             Some(facts) if facts.is_complete() => facts,
             // Only the parties that gave no answer are asked again, and every one about an unknown
             // wallet.
             Some(facts) => {
                 let known = facts.answers.into_iter();
-                let known = known.filter(|(_, answer)| !matches!(answer, Answer::Silent(_)));
-                self.ask_about(wallet, known.collect()).await
+                silent.extend(known.filter(|(_, answer)| !matches!(answer, Answer::Silent(_))));
+                self.ask_about(wallet, silent).await
             }
-            None => self.refresh(wallet).await,
+            None => self.ask_about(wallet, silent).await,
         }
-    }
-
-    /// The facts about `wallet` for a session that begins now. What a party said that is silent now
-    /// does not count.
-    pub(crate) async fn wallet_to_sign(&self, wallet: WalletId) -> WalletFacts {
-        let mut facts = self.wallet(wallet).await;
-        for (entry, prober) in &self.parties {
-            if let Some(silence) = prober.silence() {
-                facts.answers.insert(entry.party.clone(), Answer::Silent(silence));
-            }
-        }
-        facts
     }
 
     /// Records that an invitation to a session of `wallet` found no worker of `party`.
@@ -453,7 +459,7 @@ impl Directory {
             (party.clone(), answer)
         }))
         .await;
-        let is_all = known.is_empty();
+        let is_all = known.values().all(|answer| matches!(answer, Answer::Silent(_)));
         let facts = WalletFacts { answers: known.into_iter().chain(asked).collect() };
         self.remember(wallet, facts.clone(), is_all);
         facts

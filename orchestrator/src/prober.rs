@@ -3,8 +3,9 @@
 //! - Callers that ask about the same wallet share one question.
 //! - Until the party has answered, one question is under way at a time, and after that a bounded
 //!   number.
-//! - A party that does not answer is silent. Callers are told so at once and ask nothing. One task
-//!   asks it again, with pauses that double, until it answers.
+//! - A party that does not answer is silent. Jobs in the queue read that ([`Prober::silence`]) and
+//!   ask nothing. Whoever asks for a person who waits shares one question with all others who do.
+//! - One task asks a silent party again, with pauses that double, until it answers.
 //!
 //! So the number of questions to a silent party does not depend on how many jobs wait for it.
 
@@ -95,17 +96,14 @@ impl Prober {
         self.state().silence.as_ref().map(|(refusal, _)| refusal.clone())
     }
 
-    /// Asks about a wallet, or joins a caller that does.
+    /// Asks about a wallet, or joins a caller that does. A silent party is asked too: it may be back.
     ///
     /// # Errors
-    /// Why there is no answer. While the party is silent, it is told at once.
+    /// Why there is no answer.
     pub(crate) async fn wallet(self: &Arc<Self>, id: WalletId) -> Asked {
         loop {
             let (question, is_own) = {
                 let mut state = self.state();
-                if let Some((refusal, _)) = &state.silence {
-                    return Err(refusal.clone());
-                }
                 let first = if state.heard_at.is_none() { state.under_way.iter().next() } else { None };
                 match (state.under_way.get(&id), first) {
                     (Some(question), _) => (question.clone(), true),
@@ -115,7 +113,7 @@ impl Prober {
                 }
             };
             let asked = question.await;
-            if is_own {
+            if is_own || (asked.is_err() && self.silence().is_some()) {
                 return asked;
             }
         }
@@ -124,8 +122,9 @@ impl Prober {
     /// Begins a question about a wallet.
     fn begin(self: &Arc<Self>, state: &mut State, id: WalletId) -> Question {
         let prober = Arc::clone(self);
+        let was_silent = state.silence.is_some();
         let asking = async move {
-            let asked = prober.ask_in_turn(id).await;
+            let asked = prober.ask_in_turn(id, was_silent).await;
             prober.state().under_way.remove(&id);
             asked
         };
@@ -139,12 +138,13 @@ impl Prober {
         question
     }
 
-    async fn ask_in_turn(self: &Arc<Self>, id: WalletId) -> Asked {
+    /// Asks once there is room. `was_silent` is whether the party was silent when the caller asked.
+    async fn ask_in_turn(self: &Arc<Self>, id: WalletId, was_silent: bool) -> Asked {
         let Ok(_permit) = self.room.acquire().await else {
             return Err(Refusal::new(Code::Internal, "the prober is closed"));
         };
         // Meanwhile another question may have told.
-        if let Some(refusal) = self.silence() {
+        if !was_silent && let Some(refusal) = self.silence() {
             return Err(refusal);
         }
         let sent_at = Instant::now();
@@ -286,30 +286,31 @@ mod tests {
         let mut questions = partner.subscribe_registered(&Filter::cards(&name), PATIENCE).await.unwrap();
         let (changed, mut changes) = watch::channel(());
         let prober = Prober::new(orchestrator, name, changed);
-        // One question shows that the party is silent. Nothing more is asked while that is known.
         for _ in 0..2 {
             assert_eq!(ask_about(&prober, 200).await, [Some(Code::Deadline); 200]);
         }
         assert!(prober.silence().is_some() && changes.has_changed().unwrap());
         changes.mark_unchanged();
+        // A question for each 200 callers, and those of the task that asks again meanwhile.
         let mut asked = 0;
-        // It is asked again, and answers.
-        let answered = async {
+        while questions.next().now_or_never().flatten().is_some() {
+            asked += 1;
+        }
+        assert!((2..6).contains(&asked), "{asked} questions");
+        // The next one is answered, whether the task asks it or a caller.
+        let answering = async {
             loop {
-                tokio::select! {
-                    question = questions.next() => {
-                        asked += 1;
-                        let reply = CardReply::Refused(Refusal::new(Code::UnknownWallet, "not here"));
-                        let answered = question.unwrap().respond(codec::encode(&reply).unwrap()).await;
-                        answered.unwrap();
-                    }
-                    changed = changes.changed() => return changed.unwrap(),
-                }
+                let question = questions.next().await.unwrap();
+                let reply = CardReply::Refused(Refusal::new(Code::UnknownWallet, "not here"));
+                question.respond(codec::encode(&reply).unwrap()).await.unwrap();
             }
         };
-        timeout(PATIENCE, answered).await.unwrap();
+        let answered = async {
+            assert_eq!(ask_about(&prober, 3).await, [None; 3], "a party that is back is asked at once");
+            changes.changed().await.unwrap();
+        };
+        let answered = timeout(PATIENCE, answered);
+        tokio::select! { answered = answered => answered.unwrap(), () = answering => {} }
         assert_eq!(prober.silence(), None);
-        // The answer that ended the silence may be to the second question or to a later one.
-        assert!((2..10).contains(&asked), "{asked} questions");
     }
 }
