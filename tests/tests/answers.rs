@@ -62,8 +62,7 @@ fn check_forms(outlet: &str, document: &Value, least: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signatures_and_addresses__should_leave_in_one_form() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     let anvil = Anvil::start(stack.directory()).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
     // Enough signatures that both parities occur, except in one run of a thousand.
@@ -139,8 +138,7 @@ fn mail(stack: &Stack) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_message__should_get_the_same_signature_by_every_pair() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     let file = mail(&stack);
     for payload in [["message", "log in"], ["typed-data", file.as_str()]] {
         let mut signatures = Vec::new();
@@ -169,8 +167,7 @@ async fn the_same_message__should_get_the_same_signature_by_every_pair() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_signature__should_be_no_way_around_a_policy_or_an_absent_party() {
-    let mut stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (mut stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     let first = wallet.queue(&["message", "log in"]).await.unwrap();
     let first = text(&first, "/job/signature").unwrap().to_owned();
     let own = wallet.sign_by(Pair::DeviceService, &["message", "log in"]).await.unwrap();

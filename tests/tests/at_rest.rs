@@ -139,8 +139,7 @@ async fn workers__should_go_on_while_what_opens_their_store_changes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup__should_restore_on_an_empty_machine_whatever_opens_it() {
-    let mut stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (mut stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     let vault = VaultTransitServer::start(&["duet"]).await.unwrap();
     let service = stack.party("service");
     let duet = service.command(&stack.duet()).with("DUET_NEW_PASSPHRASE", "second");

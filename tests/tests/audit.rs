@@ -175,7 +175,9 @@ async fn the_word_to_go_on_with_a_culprit__should_be_in_the_log_that_verifies() 
     stack.partner.stop().await.unwrap();
     answer_badly_to(&stack.party("partner"), wallet.id.parse().unwrap(), ShareIndex::Service).await.unwrap();
     stack.partner.start().await.unwrap();
-    wallet.queue(&["message", "bad"]).await.unwrap_err();
+    let key = wallet.requester_key.to_string_lossy();
+    let bad = ["job", "submit", "message", "bad", "--wallet", &wallet.id, "--requester-key", &key];
+    wallet.duet.json(&[&bad[..], &["--pairs", "service+partner"]].concat()).await.unwrap();
     let card = stack.party("partner").command(&duet).json(&["party", "card"]).await.unwrap();
     let card = text(&card, "/fingerprint").unwrap();
     until_shipped(&duet, &wallet.id, &[("service", "key_locked")]).await;

@@ -26,8 +26,7 @@ async fn queue(stack: &Stack, wallet: &Wallet, url: &str, name: &str) -> Vec<Str
 
 #[tokio::test]
 async fn four_orchestrators_with_one_worker_per_party__should_sign_every_job() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", "personal_message").await.unwrap();
+    let (stack, wallet) = Stack::with_wallet("personal_message").await.unwrap();
     let mut others = ["second", "third", "fourth"].map(|name| stack.another_orchestrator(name));
     let mut urls = vec![stack.api_url().to_owned()];
     for orchestrator in &mut others {
@@ -52,8 +51,7 @@ async fn submit(wallet: &Wallet, message: &str) -> String {
 
 #[tokio::test]
 async fn a_party_whose_only_worker_restarts__should_cost_no_job() {
-    let mut stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (mut stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     wallet.sign_by(Pair::ServicePartner, &["message", "before"]).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
     stack.partner.stop().await.unwrap();

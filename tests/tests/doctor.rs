@@ -146,8 +146,7 @@ fn nowhere() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_healthy_installation__should_pass_and_missing_processes_be_named() {
-    let mut stack = Box::pin(Stack::start()).await.unwrap();
-    let wallet = stack.create_wallet("device", "personal_message").await.unwrap();
+    let (mut stack, wallet) = Box::pin(Stack::with_wallet("personal_message")).await.unwrap();
     wallet.queue(&["message", "healthy"]).await.unwrap();
     let duet = stack.duet();
     Diagnosis::of(&duet, &["--also", stack.gateway_url()]).await.finds(&[]);

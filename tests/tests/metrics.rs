@@ -296,8 +296,7 @@ async fn taken_metrics_address__should_be_refused_with_a_remedy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lock__should_be_counted() {
-    let mut stage = Stage::set().await.unwrap();
-    let wallet = stage.create().await.unwrap();
+    let (mut stage, wallet) = Stage::with_wallet().await.unwrap();
     stage.enrolled(wallet.id).await.unwrap();
     let mut registry = Registry::default();
     stage.service.worker.as_ref().unwrap().register_metrics(&mut registry);

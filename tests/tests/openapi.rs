@@ -87,8 +87,7 @@ fn close(schema: &mut Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_about_jobs__should_be_as_described() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
     let described = Described::by(&stack).await;
 

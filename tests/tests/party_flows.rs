@@ -71,8 +71,7 @@ async fn every_pair_of_a_new_wallet__should_sign() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_with_one_wrong_thing__should_be_refused_by_the_party_itself() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     let request = stage.request(&wallet, "m", "checked");
@@ -226,8 +225,7 @@ async fn a_package_beyond_the_tokens_quota__should_be_refused() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_store__should_initiate_nothing_until_it_is_rotated() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.all_pairs_sign(&wallet).await?;
     let old = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
 
@@ -296,8 +294,7 @@ async fn attack(
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()> {
     const SESSIONS: usize = 64;
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     let other = stage.create().await?;
     stage.enrolled(wallet.id).await?;
     stage.enrolled(other.id).await?;
@@ -459,8 +456,7 @@ async fn a_card_that_locked_a_device__should_stay_out_of_all_its_wallets_until_t
 /// and where there is none both responders of the wallet are quarantined.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_devices_lock_that_names_no_card__should_quarantine_its_signer_or_else_both() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     let [service, partner] =
         [&stage.service, &stage.partner].map(|backend| backend.party.card().fingerprint());
     lock_device(&mut stage, &wallet).await?;
@@ -507,8 +503,7 @@ async fn a_devices_lock_that_names_no_card__should_quarantine_its_signer_or_else
 /// responder does not count.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request__should_get_sixteen_answers_and_no_more() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     let request = stage.request(&wallet, "m", "again and again");
@@ -553,8 +548,7 @@ async fn a_request__should_get_sixteen_answers_and_no_more() -> Result<()> {
 /// reports it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_cannot_end__should_fail_and_say_so_when_its_worker_stops() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     drop(stage.partner.worker.take());
@@ -576,8 +570,7 @@ async fn a_session_that_cannot_end__should_fail_and_say_so_when_its_worker_stops
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seat_that_is_released__should_serve_the_next_session() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     drop(stage.partner.worker.take());
@@ -618,8 +611,7 @@ async fn a_seat_that_is_released__should_serve_the_next_session() -> Result<()> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     drop(stage.partner.worker.take());

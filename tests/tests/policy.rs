@@ -85,8 +85,7 @@ async fn pay_from(path: &str, stack: &Stack, wallet: &Wallet, to: &str, value: u
 
 #[tokio::test(flavor = "multi_thread")]
 async fn policy__should_decide_what_is_signed_and_by_which_rule() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", "transaction,personal_message").await.unwrap();
+    let (stack, wallet) = Stack::with_wallet("transaction,personal_message").await.unwrap();
     assert_eq!(pay(&stack, &wallet, STRANGER, 1, 0).await, "signed", "there is no policy yet");
 
     let first = policy(&wallet, 1, &json!([payouts(), talk()]));
@@ -120,8 +119,7 @@ async fn policy__should_decide_what_is_signed_and_by_which_rule() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limit__should_hold_across_workers_and_restarts() {
-    let mut stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", "transaction").await.unwrap();
+    let (mut stack, wallet) = Stack::with_wallet("transaction").await.unwrap();
     set(&stack, &wallet, &policy(&wallet, 1, &json!([payouts()]))).await.unwrap();
     assert_eq!(pay(&stack, &wallet, PAYEE, 10, 0).await, "signed");
 
@@ -209,8 +207,7 @@ async fn invited(stack: &Stack, wallet: &Wallet, signed: SignedRequest, to: Shar
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lying_orchestrator__should_not_get_around_the_policy() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", "transaction,personal_message").await.unwrap();
+    let (stack, wallet) = Stack::with_wallet("transaction,personal_message").await.unwrap();
     set(&stack, &wallet, &policy(&wallet, 1, &json!([payouts()]))).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
     // The orchestrator asks the parties itself, in its own session, with a request that the
@@ -252,8 +249,7 @@ async fn lying_orchestrator__should_not_get_around_the_policy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn approvals__should_be_counted_by_the_parties() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", "transaction").await.unwrap();
+    let (stack, wallet) = Stack::with_wallet("transaction").await.unwrap();
     let duet = stack.duet();
     let mut keys = Vec::new();
     for name in ["one", "two", "stranger"] {

@@ -17,8 +17,7 @@ use crate::traffic::{Connections, Traffic};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parties__should_sign_again_after_kill_9() {
-    let mut stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (mut stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     for round in ["first", "second"] {
         for pair in Pair::ALL {
             let signed = wallet.sign_by(pair, &["message", round]).await.unwrap();
@@ -33,34 +32,6 @@ async fn parties__should_sign_again_after_kill_9() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_party_killed_under_load__should_need_no_rotation() {
-    let mut stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
-    let api = Api::new(&stack, &wallet).unwrap();
-    let mut jobs = Vec::new();
-    for round in 0..2 {
-        // As many jobs as a worker has seats.
-        let mut queued = Vec::new();
-        for number in 0..32 {
-            queued.push(accepted(&api, &format!("load-{round}-{number}")).await.unwrap());
-        }
-        // When one is signed, the others are under way.
-        assert_eq!(api.settled(&queued[0]).await.unwrap(), "signed");
-        stack.service.kill().await.unwrap();
-        stack.service.start().await.unwrap();
-        jobs.append(&mut queued);
-    }
-    for job in &jobs {
-        assert_eq!(api.settled(job).await.unwrap(), "signed");
-    }
-    let service = stack.party("service").command(&stack.duet());
-    let status = service.json(&["party", "status"]).await.unwrap();
-    let keys = status["paillier_keys"].as_array().unwrap();
-    assert!(!keys.is_empty() && keys.iter().all(|key| key["state"] == "ready"), "{status}");
-    assert_eq!(status["culprits"], json!([]), "{status}");
-}
-
 /// The accepted job that signs `message`. The message is also its idempotency key.
 async fn accepted(api: &Api, message: &str) -> anyhow::Result<String> {
     let request = api.request(&json!({"kind": "personal_message", "text": message}), message)?;
@@ -71,8 +42,7 @@ async fn accepted(api: &Api, message: &str) -> anyhow::Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queued_job__should_wait_for_an_absent_party() {
-    let mut stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (mut stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     stack.partner.kill().await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
     let job = accepted(&api, "patience").await.unwrap();
@@ -83,8 +53,7 @@ async fn queued_job__should_wait_for_an_absent_party() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs__should_be_taken_while_no_party_is_there() {
-    let mut stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (mut stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
     let before = accepted(&api, "before").await.unwrap();
     assert_eq!(api.settled(&before).await.unwrap(), "signed");
@@ -117,8 +86,7 @@ const LONGER_THAN_ALL_ATTEMPTS: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs__should_wait_while_a_partys_only_worker_is_started_again() {
-    let mut stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (mut stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
     // The orchestrator has just heard of the partner, and assumes that it is there.
     let before = accepted(&api, "before").await.unwrap();
@@ -138,8 +106,7 @@ async fn jobs__should_wait_while_a_partys_only_worker_is_started_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queued_job__should_survive_the_death_of_orchestrator_and_broker() {
-    let mut stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (mut stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     stack.partner.kill().await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
     let request = api.request(&json!({"kind": "personal_message", "text": "durable"}), "durable").unwrap();

@@ -13,8 +13,7 @@ const PAYEE: &str = "0x00000000000000000000000000000000DeaDBeef";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn command_line__should_refuse_bad_input_with_its_code() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", "transaction").await.unwrap();
+    let (_stack, wallet) = Stack::with_wallet("transaction").await.unwrap();
     let unknown = "ab".repeat(32);
 
     let refusal = wallet.duet.refused(&["sign", "message", "x", "--wallet", &unknown]).await.unwrap();
@@ -58,8 +57,7 @@ async fn transaction_for_another_chain__should_be_refused_before_it_is_signed() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sealed_store__should_not_open_with_another_key() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     let other = stack.directory().join("other.key");
     fs::write(&other, [17; 32]).unwrap();
     std::process::Command::new("chmod").arg("600").arg(&other).status().unwrap();
@@ -70,8 +68,7 @@ async fn sealed_store__should_not_open_with_another_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_interface__should_answer_with_problems_that_have_codes() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
     assert_eq!(api.get("/healthz").await.unwrap().status, 200);
     assert_eq!(api.get("/readyz").await.unwrap().status, 200);

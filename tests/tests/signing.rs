@@ -49,8 +49,7 @@ const MAIL_DIGEST: &str = "0xbe609aee343fb3c4b28e1df9e632fca64fcfaede20f02e86244
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_pair__should_sign_every_kind_of_payload() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     let file = stack.directory().join("mail.json");
     fs::write(&file, mail().to_string()).unwrap();
     let mail_file = file.to_string_lossy();
@@ -133,8 +132,7 @@ async fn transactions_of_every_type_and_pair__should_be_accepted_by_a_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn child_keys__should_sign_for_their_own_addresses() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (_stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     let mut checks = Vec::new();
     let mut addresses = Vec::new();
     for path in ["m/0", "m/0/5"] {
@@ -162,8 +160,7 @@ async fn child_keys__should_sign_for_their_own_addresses() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotated_keys__should_sign_for_the_same_address() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     wallet.sign_by(Pair::ServicePartner, &["message", "before"]).await.unwrap();
 
     let service = stack.party("service").command(&stack.duet());
@@ -179,8 +176,7 @@ async fn rotated_keys__should_sign_for_the_same_address() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn result__should_carry_the_orchestrators_signature() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     let job = wallet.sign_by(Pair::ServicePartner, &["message", "signed result"]).await.unwrap();
     let file = stack.directory().join("result.json");
     fs::write(&file, job["result"].to_string()).unwrap();

@@ -73,8 +73,7 @@ async fn the_programs_of_the_documentation__should_sign_as_the_vectors_say() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_signed_by_the_documentations_programs__should_be_a_job() {
-    let stack = Stack::start().await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let (stack, wallet) = Stack::with_wallet(ALL_KINDS).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
     let directory = tempfile::tempdir().unwrap();
     write_programs(directory.path());

@@ -15,8 +15,9 @@ use duet_chaos::{databases, signers};
 use duet_harness::{
     broker::Broker,
     duet::{Duet, text},
+    folders::make_private_folder,
     http::Api,
-    parties::{Database, PartyFolder, make_private_folder},
+    parties::{Database, PartyFolder},
     programs,
     stack::{ALL_KINDS, Pair, Stack, TENANT, Wallet},
 };

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -14,14 +14,17 @@ use duet_adversary::test_fixtures;
 use duet_bus::{
     Address, Bus, Filter, Incoming, RequestError, Role, ServeOptions, Service, streams::StorageSettings,
 };
-use duet_harness::broker::Broker;
+use duet_harness::{
+    broker::Broker,
+    folders::{copy_folder, kept_folder},
+};
 use duet_party::{
     Context, Device, Party, PartySettings, SessionLimits, Worker, WorkerSettings,
     compute::system_rng,
     device::{BackendChoice, CreateWallet},
     key_encryption::KeyFile,
     store::{
-        ShareStore,
+        RecordStore as _, ShareStore,
         sqlite::{SqliteOptions, SqliteStore},
     },
     vault::Vault,
@@ -46,6 +49,9 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::held_gate::HeldGate;
+
+/// The name of the owner's device.
+const DEVICE: &str = "device";
 
 /// The longest wait.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -118,6 +124,11 @@ pub fn limits() -> SessionLimits {
     }
 }
 
+/// A party's settings, with these limits.
+fn settings() -> PartySettings {
+    PartySettings { limits: limits(), ..PartySettings::default() }
+}
+
 /// A backend party with its worker.
 #[derive(Debug)]
 pub struct Backend {
@@ -136,6 +147,7 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// A new party.
     async fn make(broker: &Broker, role: Role, index: ShareIndex, which: usize) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let mut rng = system_rng();
@@ -143,9 +155,18 @@ impl Backend {
         // These safe primes were found in advance, because a search takes seconds.
         let (parameters, trapdoor) = test_fixtures::ring_pedersen(which, default_arithmetic(), &mut rng);
         let card = Card::new_verifier(name(role.as_str()), &keys, &parameters, &trapdoor, &mut rng);
-        let settings = PartySettings { limits: limits(), ..PartySettings::default() };
         let (context, sqlite, gate) = open(&directory).await?;
-        let party = Party::adopt(context, keys, card, index).await?.with_settings(settings);
+        let party = Party::adopt(context, keys, card, index).await?.with_settings(settings());
+        let bus = broker.connect(role).await?;
+        Ok(Self { directory, sqlite, gate, party, bus, worker: None })
+    }
+
+    /// A copy of the party in `folder`.
+    async fn copy_of(folder: &Path, broker: &Broker, role: Role) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        copy_folder(&folder.join(role.as_str()), directory.path())?;
+        let (context, sqlite, gate) = open(&directory).await?;
+        let party = Party::open(context).await?.with_settings(settings());
         let bus = broker.connect(role).await?;
         Ok(Self { directory, sqlite, gate, party, bus, worker: None })
     }
@@ -166,9 +187,8 @@ impl Backend {
     /// When the store does not open.
     pub async fn crash(&mut self) -> Result<()> {
         drop(self.worker.take());
-        let settings = PartySettings { limits: limits(), ..PartySettings::default() };
         let (context, sqlite, gate) = open(&self.directory).await?;
-        self.party = Party::open(context).await?.with_settings(settings);
+        self.party = Party::open(context).await?.with_settings(settings());
         self.sqlite = sqlite;
         self.gate = gate;
         Ok(())
@@ -230,16 +250,70 @@ impl Stage {
     /// # Errors
     /// When something does not start.
     pub async fn set() -> Result<Self> {
+        Ok(Box::pin(Self::with_new_parties()).await?.0)
+    }
+
+    /// Also returns the device's store.
+    async fn with_new_parties() -> Result<(Self, SqliteStore)> {
         let broker = Broker::start().await?;
+        let service = Backend::make(&broker, Role::Service, ShareIndex::Service, 0).await?;
+        let partner = Backend::make(&broker, Role::Partner, ShareIndex::Partner, 1).await?;
+        let directory = tempfile::tempdir()?;
+        let (context, store, _) = open(&directory).await?;
+        let device = Device::set_up(context, name(DEVICE)).await?;
+        let stage = Box::pin(Self::start(broker, [service, partner], directory, device)).await?;
+        Ok((stage, store))
+    }
+
+    /// Starts everything with a wallet of which every pair can sign. Parties and wallet are copies
+    /// of kept ones, and the broker is new.
+    ///
+    /// # Errors
+    /// When something does not start, or when the kept wallet cannot be made.
+    pub async fn with_wallet() -> Result<(Self, WalletInfo)> {
+        let kept = kept_folder(&std::env::current_exe()?, "stage", async |folder| {
+            Box::pin(Self::keep(folder)).await
+        })
+        .await?;
+        let broker = Broker::start().await?;
+        let service = Backend::copy_of(&kept, &broker, Role::Service).await?;
+        let partner = Backend::copy_of(&kept, &broker, Role::Partner).await?;
+        let directory = tempfile::tempdir()?;
+        copy_folder(&kept.join(DEVICE), directory.path())?;
+        let device = Device::open(context(&directory).await?).await?;
+        let wallet = device.wallets().await?.pop().context("the kept device has no wallet")?;
+        let stage = Box::pin(Self::start(broker, [service, partner], directory, device)).await?;
+        Ok((stage, wallet))
+    }
+
+    /// Makes parties with a wallet, and copies their files to `folder`.
+    async fn keep(folder: &Path) -> Result<()> {
+        let (stage, store) = Box::pin(Self::with_new_parties()).await?;
+        let wallet = stage.create().await?;
+        stage.enrolled(wallet.id).await?;
+        let Self { service, partner, device_directory, device, .. } = stage;
+        drop(device);
+        store.close().await;
+        copy_folder(device_directory.path(), &folder.join(DEVICE))?;
+        for Backend { directory, sqlite, party, worker, .. } in [service, partner] {
+            worker.context("it runs")?.drain().await;
+            sqlite.close().await;
+            copy_folder(directory.path(), &folder.join(party.id().as_str()))?;
+        }
+        Ok(())
+    }
+
+    async fn start(
+        broker: Broker,
+        [mut service, mut partner]: [Backend; 2],
+        device_directory: TempDir,
+        device: Device,
+    ) -> Result<Self> {
         let orchestrator = broker.connect(Role::Orchestrator).await?;
         orchestrator.ensure_streams(&StorageSettings::default()).await?;
-        let mut service = Backend::make(&broker, Role::Service, ShareIndex::Service, 0).await?;
-        let mut partner = Backend::make(&broker, Role::Partner, ShareIndex::Partner, 1).await?;
         service.start().await?;
         partner.start().await?;
-        let device_directory = tempfile::tempdir()?;
-        let device =
-            Device::set_up(context(&device_directory).await?, name("device")).await?.with_limits(limits());
+        let device = device.with_limits(limits());
         let device_bus = broker.connect(Role::Gateway).await?;
         let (sender, outcomes) = mpsc::channel(256);
         let outcomes_service = orchestrator

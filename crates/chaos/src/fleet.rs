@@ -16,7 +16,8 @@ use duet_harness::{
     anvil::http_client,
     clocks,
     duet::{Duet, text},
-    parties::{PartyFolder, make_private_folder},
+    folders::make_private_folder,
+    parties::PartyFolder,
     stack::{self, Pair, Server, TENANT, Wallet, creation_arguments, write_key},
 };
 use duet_test_postgres::PostgresServer as Postgres;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use duet_harness::{parties::make_private_folder, stack::Directory};
+use duet_harness::{folders::make_private_folder, stack::Directory};
 
 /// A temporary folder with free ports, or a folder and ports that stay the same across runs.
 #[derive(Debug)]

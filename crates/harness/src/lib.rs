@@ -13,6 +13,7 @@ pub mod anvil;
 pub mod broker;
 pub mod clocks;
 pub mod duet;
+pub mod folders;
 pub mod http;
 pub mod judges;
 pub mod nats_server;

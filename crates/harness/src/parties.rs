@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     duet::{Duet, text},
+    folders::{copy_folder, make_private_folder},
     programs,
 };
 
@@ -146,12 +147,12 @@ impl PartyFolder {
     /// When it can be neither copied nor made.
     pub async fn copy_or_set_up(&self, duet: &Duet) -> Result<String> {
         let program = programs::duet()?;
-        let kept = program.parent().context("a program lies in a folder")?.join("duet-test-parties-2");
-        fs::create_dir_all(&kept)?;
+        let parties = program.parent().context("a program lies in a folder")?.join("duet-test-parties-2");
+        fs::create_dir_all(&parties)?;
         // Several tests run at once, in several processes.
-        let lock = File::create(kept.join(format!("{}.lock", self.name)))?;
+        let lock = File::create(parties.join(format!("{}.lock", self.name)))?;
         let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
-        let origin = Self::new(&kept, &self.name);
+        let origin = Self::new(&parties, &self.name);
         // A party from an older program may be unusable.
         let fingerprint = match origin.fingerprint(duet).await {
             Ok(fingerprint) => fingerprint,
@@ -162,23 +163,8 @@ impl PartyFolder {
                 origin.set_up(duet).await?
             }
         };
-        make_private_folder(&self.folder)?;
-        for entry in fs::read_dir(&origin.folder)? {
-            let entry = entry?;
-            // Copying keeps the permissions, which the store checks.
-            fs::copy(entry.path(), self.folder.join(entry.file_name()))?;
-        }
+        copy_folder(&origin.folder, &self.folder)?;
         drop(lock);
         Ok(fingerprint)
     }
-}
-
-/// Creates a folder that only its owner can read.
-///
-/// # Errors
-/// When it cannot be made.
-pub fn make_private_folder(folder: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    Ok(())
 }

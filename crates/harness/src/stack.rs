@@ -19,7 +19,8 @@ use crate::{
     broker::Broker,
     clocks,
     duet::{Duet, text},
-    parties::{Database, PartyFolder, make_private_folder},
+    folders::{copy_folder, kept_folder, make_private_folder},
+    parties::{Database, PartyFolder},
     process::{self, Process},
     programs,
 };
@@ -46,6 +47,9 @@ pub fn for_trying_out(node: &str) -> [String; 5] {
     let chain = CHAIN_ID.to_string();
     ["--rpc", node, "--chain-id", &chain, "--loopback-origins"].map(str::to_owned)
 }
+
+/// The device that owns the wallet of [`Stack::with_wallet`].
+const DEVICE: &str = "device";
 
 /// All kinds of payload, for a requester without restrictions.
 pub const ALL_KINDS: &str = "transaction,personal_message,typed_data,digest";
@@ -321,6 +325,45 @@ impl Stack {
         Self::start_as(&[], None).await
     }
 
+    /// Starts a stack in which the device `device` has a wallet with a requester for `kinds`, as
+    /// [`Self::create_wallet`] makes it. Its parties and its wallet are copies of kept ones. The
+    /// broker is new: of the creation it knows nothing.
+    ///
+    /// # Errors
+    /// As [`Self::start`] and [`Self::create_wallet`].
+    pub async fn with_wallet(kinds: &str) -> Result<(Self, Wallet)> {
+        let program = programs::duet()?;
+        let kept = kept_folder(&program, &format!("stack-{kinds}"), async |folder| {
+            let mut stack = Box::pin(Self::start()).await?;
+            let wallet = stack.create_wallet(DEVICE, kinds).await?;
+            // Their stores are copied, so nobody may be writing.
+            stack.service.stop().await?;
+            stack.partner.stop().await?;
+            fs::remove_dir_all(stack.directory().join("logs"))?;
+            for token in &stack.tokens {
+                fs::remove_file(token)?;
+            }
+            copy_folder(stack.directory(), folder)?;
+            Ok(fs::write(folder.join("created.json"), wallet.created.to_string())?)
+        })
+        .await?;
+        let directory = Arc::new(tempfile::Builder::new().prefix("duet-test-").tempdir()?);
+        copy_folder(&kept, directory.path())?;
+        let broker = Broker::start().await?;
+        let duet = Duet::new(broker.credentials()).with("DUET_NATS_URL", &broker.url());
+        let folders =
+            [PartyFolder::new(directory.path(), "service"), PartyFolder::new(directory.path(), "partner")];
+        let [service, partner] = &folders;
+        let fingerprints = [service.fingerprint(&duet).await?, partner.fingerprint(&duet).await?];
+        let tokens = [service.token(&duet, TENANT).await?, partner.token(&duet, TENANT).await?];
+        let created = serde_json::from_slice(&fs::read(directory.path().join("created.json"))?)?;
+        let stack = Self::run(directory, broker, &duet, &folders, fingerprints, tokens).await?;
+        let requester_key = stack.requester_key(DEVICE);
+        let wallet = Wallet::of(stack.device(DEVICE)?, requester_key, created)?;
+        stack.all_pairs_ready(&wallet.id).await?;
+        Ok((stack, wallet))
+    }
+
     /// Starts a stack with the share stores of service and partner in these databases, or in files.
     ///
     /// # Errors
@@ -566,13 +609,7 @@ impl Stack {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let created = duet.json(&arguments).await?;
         self.all_pairs_ready(text(&created, "/wallet/id")?).await?;
-        Ok(Wallet {
-            id: text(&created, "/wallet/id")?.to_owned(),
-            address: text(&created, "/wallet/address")?.to_owned(),
-            requester_key,
-            created,
-            duet,
-        })
+        Wallet::of(duet, requester_key, created)
     }
 
     /// The first usable wallet that the device `name` has already.
@@ -588,13 +625,7 @@ impl Stack {
         let wallets = list.get("wallets").and_then(Value::as_array).context("no wallets in the list")?;
         let usable = |wallet: &&Value| wallet.get("status").is_some_and(|status| status == "ready");
         let Some(wallet) = wallets.iter().find(usable) else { return Ok(None) };
-        Ok(Some(Wallet {
-            id: text(wallet, "/id")?.to_owned(),
-            address: text(wallet, "/address")?.to_owned(),
-            requester_key: self.requester_key(name),
-            created: json!({"wallet": wallet}),
-            duet,
-        }))
+        Wallet::of(duet, self.requester_key(name), json!({"wallet": wallet})).map(Some)
     }
 
     /// The file of the key with which a team asks for signatures of the device's wallet.
@@ -678,6 +709,17 @@ pub fn creation_arguments(fingerprints: &[String; 2], tokens: &[PathBuf; 2]) -> 
 }
 
 impl Wallet {
+    /// The wallet that the document `created` describes, of the device whose command is `duet`.
+    fn of(duet: Duet, requester_key: PathBuf, created: Value) -> Result<Self> {
+        Ok(Self {
+            id: text(&created, "/wallet/id")?.to_owned(),
+            address: text(&created, "/wallet/address")?.to_owned(),
+            requester_key,
+            created,
+            duet,
+        })
+    }
+
     /// Signs as the device, together with `other` (`service` or `partner`): `duet sign <payload>
     /// --with <other>`.
     ///

@@ -89,8 +89,7 @@ async fn query(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_party__should_give_one_failure_in_all() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     let other = stage.create().await?;
     stage.enrolled(wallet.id).await?;
     stage.enrolled(other.id).await?;
@@ -143,8 +142,7 @@ async fn opened(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_party_that_could_not_lock__should_say_nothing_and_initiate_nothing_after_a_restart() -> Result<()>
 {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     drop(stage.partner.worker.take());

@@ -11,8 +11,7 @@ use duet_wire::{InvitationReply, Manifest, OutcomeResult, Pair, SignedRequest};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_payloads_under_one_session__should_sign_neither_and_lock_nothing() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     // The parties wait for each other in vain. Shorten their limits for that.

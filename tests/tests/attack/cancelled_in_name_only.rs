@@ -54,8 +54,7 @@ fn revocation(stage: &Stage, request: &SigningRequest, by: &SigningKey) -> Resul
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_request__should_be_signed_by_no_party() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     let request = stage.request(&wallet, "m", "take it back");
@@ -118,8 +117,7 @@ async fn a_revoked_request__should_be_signed_by_no_party() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_was_kept_back__should_be_signed_no_more() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     // A request valid for a day comes a minute after its end, which is more than parties grant to
@@ -152,8 +150,7 @@ async fn a_request_that_was_kept_back__should_be_signed_no_more() -> Result<()> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_party__should_sign_nothing_from_before() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     let owner = stage.device.owner_key().clone();

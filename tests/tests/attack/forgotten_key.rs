@@ -34,8 +34,7 @@ async fn put_back(stack: &mut Stack, wallet: &Wallet, copy: Option<&Path>) -> Re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_was_put_back__should_have_no_second_payload_signed() -> Result<()> {
-    let mut stack = Stack::start().await?;
-    let wallet = stack.create_wallet("device", ALL_KINDS).await?;
+    let (mut stack, wallet) = Stack::with_wallet(ALL_KINDS).await?;
     let api = Api::new(&stack, &wallet)?;
     let yesterday = stack.directory().join("yesterday");
     stack.orchestrator.kill().await?;
@@ -94,8 +93,7 @@ async fn invited(stage: &Stage, manifest: &Manifest, index: ShareIndex) -> Resul
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_party__should_remember_in_whichever_seat() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let first = stage.request(&wallet, "m", "first");
     stage.approve(&wallet, Pair::DeviceService, &first).await?;
@@ -144,8 +142,7 @@ async fn each_party__should_remember_in_whichever_seat() -> Result<()> {
 /// Two sessions begin before either is charged.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_payloads_at_once__should_get_one_answer() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     let one = stage.request(&wallet, "m", "one");
@@ -180,8 +177,7 @@ async fn two_payloads_at_once__should_get_one_answer() -> Result<()> {
 /// The initiator's session has begun, and the responder knows nothing of the key.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_initiator__should_decrypt_no_answer_for_a_second_payload() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     let one = stage.request(&wallet, "m", "one");

@@ -10,8 +10,7 @@ use duet_wire::{Code, InvitationReply, OutcomeResult, Pair};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_a_network_makes__should_lock_nothing() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     drop(stage.partner.worker.take());

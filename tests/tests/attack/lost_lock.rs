@@ -127,8 +127,7 @@ async fn killed_and_started_again(backend: &mut Backend) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_before_the_lock__should_lock_when_it_starts_again() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     drop(stage.partner.worker.take());
@@ -178,8 +177,7 @@ async fn a_disk_that_is_truly_full__should_let_no_verdict_out_and_forget_none() 
             return Ok(());
         }
     };
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     drop(stage.partner.worker.take());
@@ -364,8 +362,7 @@ async fn a_database_server_whose_disk_is_truly_full__should_let_no_verdict_out_a
     let Some(mut small) = SmallServer::start(folder.path()).await? else { return Ok(()) };
     let database = small.server.database().await?;
     let options = PostgresOptions::at(&database.url)?.with_password(&database.password.clone().into());
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     // The service moves to the server by way of a backup, so its key has to be rotated.
     drop(stage.service.worker.take());
@@ -540,8 +537,7 @@ async fn until_signed(api: &Api, jobs: &[String], count: usize) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_under_load__should_need_no_rotation() -> Result<()> {
-    let mut stack = Stack::start().await?;
-    let wallet = stack.create_wallet("device", ALL_KINDS).await?;
+    let (mut stack, wallet) = Stack::with_wallet(ALL_KINDS).await?;
     let api = Api::new(&stack, &wallet)?;
     let jobs = api.queue_messages("load", JOBS).await?;
 

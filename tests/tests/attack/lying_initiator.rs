@@ -63,8 +63,7 @@ async fn deny(stage: &Stage, liar: &MaliciousService, manifest: &Manifest) -> Re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_initiator_that_reports_failure__should_get_no_refund() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     drop(stage.service.worker.take());

@@ -30,8 +30,7 @@ struct Attack {
 
 impl Attack {
     async fn prepare() -> Result<Self> {
-        let mut stage = Stage::set().await?;
-        let wallet = stage.create().await?;
+        let (mut stage, wallet) = Stage::with_wallet().await?;
         stage.enrolled(wallet.id).await?;
         let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
         drop(stage.service.worker.take());

@@ -17,8 +17,7 @@ async fn invited(stage: &Stage, manifest: &Manifest) -> Result<Option<Code>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_that_was_sent__should_count_once() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     drop(stage.service.worker.take());

@@ -138,8 +138,7 @@ async fn set_back_by_hand(stage: &Stage, statements: &[&str]) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_is_set_back_in_the_database__should_be_repaired_before_anything_is_initiated()
 -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     let before = yesterday(&mut stage).await?;
@@ -227,8 +226,7 @@ async fn a_store_put_back_to_yesterday__should_initiate_nothing_until_it_is_rota
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_only_another_party_remembers__should_be_found_when_the_store_is_put_back() -> Result<()>
 {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     let kept = yesterday(&mut stage).await?;
@@ -258,8 +256,7 @@ async fn a_lock_that_only_another_party_remembers__should_be_found_when_the_stor
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_party_that_hears_from_no_witness__should_initiate_nothing() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let wallet = stage.create().await?;
+    let (mut stage, wallet) = Stage::with_wallet().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     drop(stage.partner.worker.take());

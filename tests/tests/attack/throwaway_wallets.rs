@@ -80,8 +80,7 @@ async fn query(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn throwaway_wallets__should_give_one_failure_in_all() -> Result<()> {
-    let mut stage = Stage::set().await?;
-    let victim = stage.create().await?;
+    let (mut stage, victim) = Stage::with_wallet().await?;
     let mut throwaways = Vec::new();
     for _ in 0..tries(2, 16) {
         throwaways.push(stage.create().await?);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use duet_harness::parties::make_private_folder;
+use duet_harness::folders::make_private_folder;
 
 /// What it holds, in mebibytes: a share store of a few wallets many times over.
 const SIZE_MIB: u32 = 48;
