@@ -41,7 +41,7 @@ use crate::{
     context::Context,
     identity::Identity,
     metrics::Metrics,
-    session::{Accepted, Ended, Role, Trace},
+    session::{Accepted, Ended, Engine, Role, Trace},
     store::{AuditChain, StoreError},
     witness::Telling,
 };
@@ -78,7 +78,7 @@ impl Default for AuditSettings {
     }
 }
 
-impl Accepted {
+impl<E: Engine> Accepted<E> {
     fn asked(&self) -> Asked {
         Asked::by(&self.manifest.request, &self.request)
     }

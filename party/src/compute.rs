@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use duet_protocol::hedge::{Environment, Surrounded};
+use duet_protocol::hedge::{Entropy, Environment, Surrounded};
 use getrandom::SysRng;
 use rand_core::{Rng as _, UnwrapErr};
 use tokio::sync::Semaphore;
@@ -39,6 +39,17 @@ impl Compute {
     #[must_use]
     pub fn limited(limit: usize) -> Self {
         Self { permits: Arc::new(Semaphore::new(limit.max(1))) }
+    }
+
+    /// Runs `work` as [`Self::run`] does, with a generator of its own.
+    ///
+    /// # Errors
+    /// As of [`Self::run`].
+    pub(crate) async fn draw<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut dyn Entropy) -> T + Send + 'static,
+    ) -> Result<T, Abandoned> {
+        self.run(move || work(&mut system_rng())).await
     }
 
     /// Runs `work` as soon as a permit is free.

@@ -18,7 +18,7 @@ use crate::{
     error::PartyError,
     policy::Ruling,
     resumption::Noticed,
-    session::{Ended, Finished, Role},
+    session::{Ended, Engine, Finished, Role},
 };
 
 /// Bucket bounds of a session's duration, in seconds. A session takes some 20 ms of arithmetic,
@@ -233,7 +233,7 @@ impl Metrics {
     }
 
     /// Counts a session as active until the returned value is dropped.
-    pub(crate) fn session(&self, role: &Role) -> Session {
+    pub(crate) fn session<E: Engine>(&self, role: &Role<E>) -> Session {
         let role = match role {
             Role::Initiator { .. } => "initiator",
             Role::Responder { .. } => "responder",

@@ -42,7 +42,7 @@ use crate::{
     party::Party,
     randomizers::{RandomizerSettings, Randomizers},
     resumption::{LOOK_EVERY, ResumptionSettings, Watch},
-    session::finish_pending,
+    session::{Protocol, finish_pending},
     store::{Readiness, ShareStore},
     witness::{Comparison, Witness, repair_locks},
 };
@@ -150,7 +150,7 @@ impl Worker {
         });
         let id = shared.party.id().clone();
         // Before any invitation: a pending verdict of an earlier process may lock a key.
-        if let Err(error) = finish_pending(&shared.party.context, &id).await {
+        if let Err(error) = finish_pending::<Protocol>(&shared.party.context, &id).await {
             tracing::error!(%error, "verdicts that were left behind are not judged yet; nothing is initiated");
         }
         let on_share = {
@@ -396,7 +396,7 @@ async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) ->
         }
     }
     if let Readiness::Ready = store.readiness()
-        && let Err(error) = finish_pending(context, shared.party.id()).await
+        && let Err(error) = finish_pending::<Protocol>(context, shared.party.id()).await
     {
         tracing::error!(%error, "verdicts that were left behind are not judged yet");
     }

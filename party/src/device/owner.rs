@@ -21,7 +21,7 @@ use crate::{
     error::PartyError,
     identity::Identity,
     party::wallet_info,
-    session::{SessionLimits, finish_pending},
+    session::{Protocol, SessionLimits, finish_pending},
 };
 
 /// A device with an open store. Cheap to clone.
@@ -86,7 +86,7 @@ impl Device {
         // A device runs for one command at a time. A later command clears away what a rotation
         // leaves.
         context.clear_superseded_keys().await;
-        if let Err(error) = finish_pending(&context, &party).await {
+        if let Err(error) = finish_pending::<Protocol>(&context, &party).await {
             tracing::error!(%error, "verdicts that were left behind are not judged yet; nothing is initiated");
         }
         Ok(Self { context, party, owner, limits: SessionLimits::default() })

@@ -21,7 +21,8 @@ use crate::{
     compute::system_rng,
     error::PartyError,
     identity::Identity,
-    session::{Cut, Ended, Reporter, Role, check, initiate, report},
+    randomizers::{RandomizerSettings, Randomizers},
+    session::{Ended, Online, Reporter, Role, accept, report, run},
 };
 
 /// How long the orchestrator may take. It invites the responder in that time.
@@ -105,7 +106,8 @@ impl Device {
         job: JobId,
         digest: [u8; 32],
     ) -> Result<DeviceSignature, PartyError> {
-        let accepted = match check(&self.context, identity, manifest.clone()).await {
+        let host = Online::new(bus, &Randomizers::new(RandomizerSettings::default()));
+        let (accepted, rounds) = match accept(&self.context, &host, identity, manifest.clone()).await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Report the failure at once. Then the orchestrator refreshes what it knows of the
@@ -118,16 +120,17 @@ impl Device {
                 return Err(error);
             }
         };
-        let Role::Initiator { paillier } = accepted.role.clone() else {
+        if let Role::Responder { .. } = accepted.role {
             return Err(PartyError::refused(Code::PeerMisbehaved, "a device only initiates"));
-        };
+        }
         let about_another =
             accepted.manifest.wallet != wallet || accepted.manifest.job != job || accepted.digest != digest;
         let ended = if about_another {
             Ended::failed(Code::PeerMisbehaved, "the session is about something else than was approved")
         } else {
             // A device is never drained: it ends with its command.
-            initiate(&self.context, bus, &accepted, paillier, self.limits, &Cut::never()).await
+            let never = std::future::pending();
+            Box::pin(run(&self.context, &host, &accepted, rounds, self.limits, never, ())).await
         };
         if let Some(step) = ended.step() {
             let own = &accepted.own().party;

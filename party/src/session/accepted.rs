@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use duet_protocol::{card::Card, enrolment::VerifiedEnrolment, paillier_key::PaillierKey, share::KeyShare};
+use duet_protocol::{card::Card, share::KeyShare};
 use duet_wire::{Manifest, Seat, SigningRequest, validity::CLOCK_GRACE_MS};
 
+use super::{engine::Engine, protocol::Protocol};
 use crate::{
     identity::Identity,
     policy::Ruling,
@@ -13,7 +14,7 @@ use crate::{
 
 /// A session this party takes part in: checked, and claimed so that no other worker does.
 #[derive(Debug)]
-pub(crate) struct Accepted {
+pub(crate) struct Accepted<E: Engine = Protocol> {
     /// The manifest's bytes as they were received.
     pub(crate) bytes: Vec<u8>,
     pub(crate) manifest: Manifest,
@@ -23,19 +24,19 @@ pub(crate) struct Accepted {
     pub(crate) identity: Identity,
     pub(crate) share: Arc<KeyShare>,
     pub(crate) peer_card: Arc<Card>,
-    pub(crate) role: Role,
+    pub(crate) role: Role<E>,
     /// What the wallet's policy said.
     pub(crate) ruling: Ruling,
 }
 
 /// Which side of the session this party is, with what that side needs.
-#[derive(Debug, Clone)]
-pub(crate) enum Role {
-    Initiator { paillier: Arc<PaillierKey> },
-    Responder { enrolment: Arc<VerifiedEnrolment> },
+#[derive(Debug)]
+pub(crate) enum Role<E: Engine = Protocol> {
+    Initiator { paillier: Arc<E::Key> },
+    Responder { enrolment: Arc<E::Enrolment> },
 }
 
-impl Accepted {
+impl<E: Engine> Accepted<E> {
     pub(crate) fn own(&self) -> &Seat {
         match self.role {
             Role::Initiator { .. } => &self.manifest.initiator,

@@ -6,7 +6,7 @@ use duet_protocol::{
 };
 use duet_wire::{Code, Manifest, SigningRequest, seating::Seated, validity::CLOCK_GRACE_MS};
 
-use super::{Accepted, Role};
+use super::{Accepted, Role, engine::Engine};
 use crate::{
     context::Context,
     error::PartyError,
@@ -24,16 +24,16 @@ use crate::{
 ///
 /// # Errors
 /// [`PartyError::Refused`] with the code of the first check that fails.
-pub(crate) async fn check(
+pub(crate) async fn check<E: Engine>(
     context: &Context,
     identity: &Identity,
     bytes: Vec<u8>,
-) -> Result<Accepted, PartyError> {
+) -> Result<Accepted<E>, PartyError> {
     let refuse = |code, message: &str| PartyError::refused(code, message);
     let claimed = Manifest::decode(&bytes)
         .map_err(|e| PartyError::Refused(duet_wire::manifest::ManifestError::from(e).into()))?;
     let wallet = claimed.wallet;
-    let (committed, facts) = tokio::join!(
+    let (committed, facts) = futures::join!(
         context.committed_with_policy(wallet),
         context.store().request_facts(wallet, claimed.request.content_hash(), claimed.job)
     );
@@ -104,13 +104,13 @@ fn require_current(facts: RequestFacts, request: &SigningRequest) -> Result<(), 
     }
 }
 
-async fn initiator(
+async fn initiator<E: Engine>(
     context: &Context,
     share: &KeyShare,
     manifest: &Manifest,
     identity: &Identity,
     responder: CardFingerprint,
-) -> Result<Role, PartyError> {
+) -> Result<Role<E>, PartyError> {
     let refuse = |code, message: &str| PartyError::refused(code, message);
     let store = context.store();
     if let Readiness::Unready(reason) = store.readiness() {
@@ -148,7 +148,7 @@ async fn initiator(
         let way = other_way(context, share, manifest.responder.index).await?;
         return Err(distrusted(responder, standing, way));
     }
-    match context.paillier_key(manifest.paillier_key, identity.party()).await {
+    match E::key(context, manifest.paillier_key, identity.party()).await {
         Ok(paillier) => Ok(Role::Initiator { paillier }),
         Err(error) => {
             // A lock destroys the key: it may have come in between.
@@ -216,7 +216,7 @@ pub(crate) const fn locked_message() -> &'static str {
     "a bad signature locked the Paillier key; rotate it before this party initiates again"
 }
 
-async fn responder(context: &Context, manifest: &Manifest) -> Result<Role, PartyError> {
+async fn responder<E: Engine>(context: &Context, manifest: &Manifest) -> Result<Role<E>, PartyError> {
     let held = context.store().enrolments(manifest.wallet).await?;
     let of_initiator: Vec<&EnrolmentRow> =
         held.iter().filter(|row| row.initiator == manifest.initiator.index).collect();
@@ -232,5 +232,5 @@ async fn responder(context: &Context, manifest: &Manifest) -> Result<Role, Party
         .ok_or_else(|| {
             PartyError::refused(Code::StalePaillierKey, "the initiator enrolled with another Paillier key")
         })?;
-    Ok(Role::Responder { enrolment: context.enrolment(row).await? })
+    Ok(Role::Responder { enrolment: E::enrolment(context, row).await? })
 }

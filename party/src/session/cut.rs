@@ -18,11 +18,6 @@ impl Cut {
         Self { stopped, released }
     }
 
-    /// A session that nothing ends before its time.
-    pub(crate) fn never() -> Self {
-        Self::new(CancellationToken::new(), CancellationToken::new())
-    }
-
     /// How the session ends, once something ends it.
     ///
     /// # Cancel safety

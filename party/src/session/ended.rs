@@ -3,7 +3,7 @@
 use duet_protocol::{ids::PartyId, session::SessionError};
 use duet_wire::{Code, Outcome, OutcomeResult, RecoverableSignature, Refusal, progress::Step};
 
-use super::Accepted;
+use super::{Accepted, engine::Engine};
 use crate::error::PartyError;
 
 /// What the audit log keeps of a session's one-time values: hashes, by which it can be seen that
@@ -64,7 +64,7 @@ impl Ended {
     }
 
     /// What is reported; `None` when nothing may be.
-    pub(crate) fn outcome(self, accepted: &Accepted) -> Option<Outcome> {
+    pub(crate) fn outcome<E: Engine>(self, accepted: &Accepted<E>) -> Option<Outcome> {
         let result = match self {
             Self::Signed { signature, .. } => OutcomeResult::Signed { signature },
             Self::Answered => OutcomeResult::Answered,

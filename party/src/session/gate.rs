@@ -2,13 +2,17 @@
 
 use duet_protocol::{
     codec,
-    ids::{CardFingerprint, WalletId},
+    ids::{CardFingerprint, PaillierKeyId, PartyId, SessionId, WalletId},
     responder::Charged,
     signature::RecoverableSignature,
-    verdict::{BadSignatureReport, LockWritten, Unlocked, Verdict},
+    verdict::{LockWritten, Unlocked},
 };
 use duet_wire::audit::{Draft, Event};
 
+use super::{
+    Accepted,
+    engine::{Engine, Verdict},
+};
 use crate::{
     clock::Clock,
     store::{AnswersOf, Charge, Gate, Lock, LockOutcome, PaillierState, ShareStore, Spending, StoreError},
@@ -24,8 +28,8 @@ pub(crate) enum Released {
         /// The hash of the answer it was made from.
         answer: [u8; 32],
     },
-    /// The bad signature, which this session locked the key for.
-    BadSignature(BadSignatureReport),
+    /// The culprit of the bad signature, which this session locked the key for.
+    BadSignature(PartyId),
     /// That the key is locked or needs rotation, and nothing about the verdict.
     Closed(PaillierState),
 }
@@ -33,6 +37,10 @@ pub(crate) enum Released {
 /// What a bad verdict is written down with.
 #[derive(Debug, Clone)]
 pub(crate) struct Blame {
+    /// The session.
+    pub(crate) session: SessionId,
+    /// The Paillier key.
+    pub(crate) key: PaillierKeyId,
     /// The wallet that was to sign.
     pub(crate) wallet: WalletId,
     /// The responder's card.
@@ -41,43 +49,49 @@ pub(crate) struct Blame {
     pub(crate) event: Event,
 }
 
+impl Blame {
+    pub(super) fn of<E: Engine>(accepted: &Accepted<E>) -> Self {
+        let manifest = &accepted.manifest;
+        Self {
+            session: manifest.session,
+            key: manifest.paillier_key,
+            wallet: manifest.wallet,
+            card: accepted.peer_card.fingerprint(),
+            event: accepted.locked(manifest.paillier_key),
+        }
+    }
+}
+
 /// Takes a verdict through the gate of its Paillier key. On an error nothing may be said at all.
 ///
 /// # Errors
 /// When the store cannot write the lock or read it.
-pub(crate) async fn release(
+pub(crate) async fn release<E: Engine>(
     store: &dyn ShareStore,
-    verdict: Verdict,
+    verdict: Verdict<E>,
     clock: &Clock,
     blame: Blame,
 ) -> Result<Released, StoreError> {
-    let key = verdict.paillier_key();
+    let Blame { session, key, wallet, card, event } = blame;
+    let foreign = |_| StoreError::Corrupt("a token of another session");
     match verdict {
-        Verdict::Good(gated) => match store.release_verdict(key, gated.session()).await? {
+        Verdict::Good(good) => match store.release_verdict(key, session).await? {
             Gate::Open => {
-                let unlocked = Unlocked::found_by_linearisable_read(key, gated.session());
-                gated
-                    .release(unlocked)
-                    .map(|(signature, evidence)| Released::Signature {
-                        signature,
-                        answer: evidence.ciphertext_hash,
-                    })
-                    .map_err(|_| StoreError::Corrupt("a token of another session"))
+                let unlocked = Unlocked::found_by_linearisable_read(key, session);
+                let (signature, answer) = E::release(good, unlocked).map_err(foreign)?;
+                Ok(Released::Signature { signature, answer })
             }
             Gate::Closed(state) => Ok(Released::Closed(state)),
         },
-        Verdict::Bad(demand) => {
-            let session = demand.session();
+        Verdict::Bad(bad) => {
             // Evidence that has no encoding is no reason not to lock.
-            let evidence = codec::encode(demand.evidence()).unwrap_or_default();
-            let now_ms = clock.now_ms();
-            let Blame { wallet, card, event } = blame;
-            let lock = Lock { key, session, wallet: Some(wallet), card: Some(card), evidence, at_ms: now_ms };
-            match store.noting(Draft::new(now_ms, event)).lock_paillier_key(&lock).await? {
-                LockOutcome::Locked => demand
-                    .settle(LockWritten::committed_durably(key, session))
+            let evidence = codec::encode(E::evidence(&bad)).unwrap_or_default();
+            let at_ms = clock.now_ms();
+            let lock = Lock { key, session, wallet: Some(wallet), card: Some(card), evidence, at_ms };
+            match store.noting(Draft::new(at_ms, event)).lock_paillier_key(&lock).await? {
+                LockOutcome::Locked => E::settle(bad, LockWritten::committed_durably(key, session))
                     .map(Released::BadSignature)
-                    .map_err(|_| StoreError::Corrupt("a token of another session")),
+                    .map_err(foreign),
                 LockOutcome::AlreadyLocked => Ok(Released::Closed(PaillierState::Locked)),
             }
         }

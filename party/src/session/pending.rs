@@ -3,15 +3,15 @@
 
 use duet_protocol::{
     codec,
+    hedge::Entropy,
     ids::{CardFingerprint, PartyId},
-    pending::{Judged, PendingVerdict, PendingWritten, Unjudgeable},
+    pending::{PendingWritten, Unjudgeable},
 };
 use duet_wire::audit::{Draft, Event};
 use serde::{Deserialize, Serialize};
 
-use super::{Finished, gate::Blame};
+use super::{Finished, engine::Engine, gate::Blame};
 use crate::{
-    compute::system_rng,
     context::Context,
     culprits,
     error::PartyError,
@@ -24,7 +24,7 @@ const AT_A_TIME: u32 = 256;
 /// A pending verdict as it rests.
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
-    /// The encoded [`PendingVerdict`], in hexadecimal.
+    /// The encoded [`Engine::Pending`], in hexadecimal.
     verdict: String,
     /// The responder's card.
     card: CardFingerprint,
@@ -37,13 +37,13 @@ struct Stored {
 /// # Errors
 /// When it cannot be written, the request has had too many answers, or the responder is quarantined
 /// by now. Then nothing may be decrypted.
-pub(super) async fn write(
+pub(super) async fn write<E: Engine>(
     context: &Context,
-    verdict: &PendingVerdict,
+    verdict: &E::Pending,
     blame: &Blame,
     answers: AnswersOf,
 ) -> Result<PendingWritten, PartyError> {
-    let (session, key) = (verdict.session(), verdict.paillier_key());
+    let (session, key, _) = E::pending_of(verdict);
     let stored = Stored {
         verdict: hex::encode(codec::encode(verdict)?),
         card: blame.card,
@@ -69,7 +69,10 @@ pub(super) async fn write(
 ///
 /// # Errors
 /// When the store cannot be read, or a lock not be written. Repeat it.
-pub(crate) async fn finish_pending(context: &Context, owner: &PartyId) -> Result<Finished, PartyError> {
+pub(crate) async fn finish_pending<E: Engine>(
+    context: &Context,
+    owner: &PartyId,
+) -> Result<Finished, PartyError> {
     let is_start = !context.has_finished_pending();
     let mut finished = Finished::default();
     loop {
@@ -78,7 +81,7 @@ pub(crate) async fn finish_pending(context: &Context, owner: &PartyId) -> Result
             break;
         }
         for row in &rows {
-            if finish(context, owner, row).await? {
+            if finish::<E>(context, owner, row).await? {
                 finished.good += 1;
             } else {
                 finished.bad += 1;
@@ -109,7 +112,7 @@ pub(crate) async fn finish_pending(context: &Context, owner: &PartyId) -> Result
 }
 
 /// Judges one; whether it was good.
-async fn finish(context: &Context, owner: &PartyId, row: &PendingRow) -> Result<bool, PartyError> {
+async fn finish<E: Engine>(context: &Context, owner: &PartyId, row: &PendingRow) -> Result<bool, PartyError> {
     let store = context.store();
     let state = store.paillier_key(row.key).await?.map(|key| key.state);
     if matches!(state, None | Some(PaillierState::Locked)) {
@@ -118,7 +121,7 @@ async fn finish(context: &Context, owner: &PartyId, row: &PendingRow) -> Result<
         return Ok(true);
     }
     let at_ms = context.clock.now_ms();
-    let (lock, event) = match judge(context, owner, row).await? {
+    let (lock, event) = match judge::<E>(context, owner, row).await? {
         Ok(None) => {
             store.release_verdict(row.key, row.session).await?;
             return Ok(true);
@@ -142,7 +145,7 @@ async fn finish(context: &Context, owner: &PartyId, row: &PendingRow) -> Result<
 }
 
 /// What has to be locked, if anything; or that the record is of no use.
-async fn judge(
+async fn judge<E: Engine>(
     context: &Context,
     owner: &PartyId,
     row: &PendingRow,
@@ -154,30 +157,23 @@ async fn judge(
     };
     let stored = record.and_then(|record| serde_json::from_slice::<Stored>(&record).ok());
     let Some(Stored { verdict, card, event }) = stored else { return Ok(Err(Unjudgeable)) };
-    let pending = hex::decode(verdict).ok().and_then(|bytes| codec::decode::<PendingVerdict>(&bytes).ok());
-    let Some(pending) = pending.filter(|p| p.session() == row.session && p.paillier_key() == row.key) else {
+    let pending = hex::decode(verdict).ok().and_then(|bytes| codec::decode(&bytes).ok());
+    let Some(pending) = pending else { return Ok(Err(Unjudgeable)) };
+    let (session, key, wallet) = E::pending_of(&pending);
+    if (session, key) != (row.session, row.key) {
         return Ok(Err(Unjudgeable));
-    };
-    let wallet = pending.wallet();
+    }
     let Some(wallet_row) = context.store().wallet(wallet).await? else { return Ok(Err(Unjudgeable)) };
     let share = context.share(&wallet_row).await?;
-    let paillier = context.paillier_key(row.key, owner).await?;
-    let judged =
-        context.compute.run(move || pending.judge(share.wallet(), &paillier, &mut system_rng())).await?;
-    Ok(judged.map(|judged| match judged {
-        Judged::Good => None,
-        Judged::Bad(demand) => {
+    let paillier = E::key(context, key, owner).await?;
+    let judging = move |entropy: &mut dyn Entropy| E::judge(pending, share.wallet(), &paillier, entropy);
+    let judged = context.compute.draw(judging).await?;
+    Ok(judged.map(|bad| {
+        bad.map(|bad| {
             // Evidence that has no encoding is no reason not to lock.
-            let evidence = codec::encode(demand.evidence()).unwrap_or_default();
-            let lock = Lock {
-                key: demand.paillier_key(),
-                session: demand.session(),
-                wallet: Some(wallet),
-                card: Some(card),
-                evidence,
-                at_ms: context.clock.now_ms(),
-            };
-            Some((lock, event))
-        }
+            let evidence = codec::encode(E::evidence(&bad)).unwrap_or_default();
+            let at_ms = context.clock.now_ms();
+            (Lock { key, session, wallet: Some(wallet), card: Some(card), evidence, at_ms }, event)
+        })
     }))
 }

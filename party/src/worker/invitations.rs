@@ -1,9 +1,9 @@
 //! `duet.v1.invite.<party>`: checks an invitation, registers for the session, and runs it. One
 //! handler is one session, so the limit on handlers is the limit on sessions.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use duet_bus::{Filter, Incoming, Subscription};
+use duet_bus::{Incoming, Subscription};
 use duet_protocol::codec;
 use duet_wire::{Code, Invitation, InvitationReply, Refusal, audit::Refused, invite::TimeRefusal};
 use tracing::Instrument as _;
@@ -11,11 +11,8 @@ use tracing::Instrument as _;
 use super::shared::{Shared, answer, refusal};
 use crate::{
     error::PartyError,
-    session::{Accepted, Cut, Ended, Reporter, Role, check, initiate, report, respond},
+    session::{self, Accepted, Cut, Ended, Online, Reporter, accept, report},
 };
-
-/// How long the broker may take to register a subscription.
-const BARRIER: Duration = Duration::from_secs(5);
 
 pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
     let span = tracing::info_span!(
@@ -35,7 +32,8 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
     // Taken before the checks: a session accepted before the machine was resumed must not continue
     // after.
     let session_cut = shared.session_cut();
-    let (accepted, rounds) = match shared.accept(&message).await {
+    let host = Online::new(&shared.bus, &shared.randomizers);
+    let (accepted, rounds) = match shared.accept(&host, &message).await {
         Ok(accepted) => accepted,
         Err(error) => {
             let refusal = refusal(&error);
@@ -59,22 +57,9 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
 
     let party = &shared.party;
     let limits = party.settings.limits;
-    let cut = &Cut::new(session_cut, seat.released().clone());
-    let session = party.context.metrics.session(&accepted.role);
-    let ended = match (&accepted.role, rounds) {
-        (Role::Initiator { paillier }, _) => {
-            initiate(&party.context, &shared.bus, &accepted, Arc::clone(paillier), limits, cut).await
-        }
-        (Role::Responder { enrolment }, Some(rounds)) => {
-            let enrolment = Arc::clone(enrolment);
-            let randomizers = &shared.randomizers;
-            respond(&party.context, &shared.bus, &accepted, enrolment, rounds, randomizers, limits, cut).await
-        }
-        (Role::Responder { .. }, None) => Ended::failed(Code::Internal, "the responder does not listen"),
-    };
-    session.ended(&ended);
-    drop(session);
-    drop(seat);
+    let cut = Cut::new(session_cut, seat.released().clone());
+    let running = session::run(&party.context, &host, &accepted, rounds, limits, cut.ended(), seat);
+    let ended = Box::pin(running).await;
     log(&ended);
     shared.journal.ended(&accepted, &ended).await;
     let step = ended.step();
@@ -122,28 +107,23 @@ impl Shared {
     }
 
     /// Checks the invitation. A responder subscribes to the session's rounds before it accepts.
-    async fn accept(&self, message: &Incoming) -> Result<(Accepted, Option<Subscription>), PartyError> {
+    async fn accept(
+        &self,
+        host: &Online,
+        message: &Incoming,
+    ) -> Result<(Accepted, Option<Subscription>), PartyError> {
         let Invitation { manifest } = codec::decode(&message.payload)
             .map_err(|error| PartyError::refused(Code::MalformedMessage, error.to_string()))?;
-        let context = &self.party.context;
-        let accepted = match check(context, &self.party.identity, manifest).await {
-            Err(error) if error.code() == Code::NotEnrolled => {
-                self.wake.notify_one();
-                return Err(error);
-            }
-            other => other?,
-        };
+        let party = &self.party;
+        let accepted =
+            accept(&party.context, host, &party.identity, manifest).await.inspect_err(|error| {
+                if error.code() == Code::NotEnrolled {
+                    self.wake.notify_one();
+                }
+            })?;
         let span = tracing::Span::current();
-        span.record("session", tracing::field::display(accepted.manifest.session));
-        span.record("wallet", tracing::field::display(accepted.manifest.wallet));
-        let rounds = match accepted.role {
-            Role::Initiator { .. } => None,
-            Role::Responder { .. } => {
-                let filter =
-                    Filter::rounds(accepted.manifest.session, &accepted.peer().party, &accepted.own().party);
-                Some(self.bus.subscribe_registered(&filter, BARRIER).await?)
-            }
-        };
-        Ok((accepted, rounds))
+        span.record("session", tracing::field::display(accepted.0.manifest.session));
+        span.record("wallet", tracing::field::display(accepted.0.manifest.wallet));
+        Ok(accepted)
     }
 }
