@@ -4,19 +4,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use duet_bus::{
-    Address, PublishError, RequestError, Speaker,
-    ends::StoredEnd,
-    kv::{Key, WriteError},
-};
+use duet_bus::{Address, PublishError, RequestError, Speaker, ends::StoredEnd, kv::Key};
 use duet_protocol::{
     codec,
     ids::{SessionId, WalletId},
 };
 use duet_queue::{
     actions::{Answers, Document, FoundSession, Invited, Note, Outcome, Seated, What},
+    intake::Standing,
     store::{JobKey, StoreFailure, Version, Written},
     terms::PairTerms,
+    verified::VerifiedRequest,
 };
 use duet_wire::{
     Code, Invitation, InvitationReply, JobRecord, Pair, Refusal, Release, Seat,
@@ -26,7 +24,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Duration;
 
-use crate::{feed, jobs::StoreError, orchestrator::Orchestrator};
+use crate::{feed, jobs::written, orchestrator::Orchestrator};
 
 /// How long the broker may take to store a result or a dead letter.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
@@ -41,13 +39,23 @@ impl Orchestrator {
     pub(crate) async fn perform(&self, what: What) -> Outcome {
         match what {
             What::Read { job, may_be_behind } => Outcome::Read(self.read_job(&job, may_be_behind).await),
+            What::Create(record) => {
+                let created = self.jobs.create((*record).clone()).await;
+                Outcome::Written(written(created.map(|snapshot| snapshot.revision)))
+            }
             What::Write { job, revision, record } => {
-                let written = self.jobs.write(&entry_key(&job), (*record).clone(), revision.into()).await;
-                Outcome::Written(match written {
-                    Ok(snapshot) => Written::Stored(snapshot.revision.into()),
-                    Err(WriteError::Conflict { .. }) => Written::Conflict,
-                    Err(error) => Written::Failed(StoreError::from(error).into()),
-                })
+                let stored = self.jobs.write(&entry_key(&job), (*record).clone(), revision.into()).await;
+                Outcome::Written(written(stored.map(|snapshot| snapshot.revision)))
+            }
+            What::Remove { job, revision } => {
+                let removed = self.jobs.remove(&entry_key(&job), revision.into()).await;
+                Outcome::Removed(removed.map_err(StoreFailure::from))
+            }
+            What::Forget(job) => {
+                if let Err(error) = self.jobs.drop_missing(&job).await {
+                    tracing::debug!(job = %job.job, %error, "it is not known whether the store has a job");
+                }
+                Outcome::Done
             }
             What::Learn(Version { record, revision }) => {
                 let key = Key::from((&record.tenant, record.id));
@@ -70,14 +78,23 @@ impl Orchestrator {
                 Outcome::Done
             }
             What::RemoveSession(session) => {
-                if let Err(error) = self.sessions.remove(session).await {
+                let removed = self.sessions.remove(session).await.inspect_err(|error| {
                     tracing::warn!(%session, %error, "the record of an old session was not removed");
-                }
-                Outcome::Done
+                });
+                Outcome::Removed(removed.map_err(StoreFailure::from))
             }
             What::AskBroker => Outcome::Broker(self.broker.require().await.inspect_err(|refusal| {
                 tracing::debug!(code = %refusal.code, message = refusal.message, "no job is started");
             })),
+            What::AskRoom(tenant) => Outcome::Room(self.fill(&tenant)),
+            What::AskBacklog => Outcome::Backlog(self.backlog().await),
+            What::AskStanding { request, anew } => Outcome::Standing(self.standing(&request, anew).await),
+            What::AskHolders { wallet, tenant } => Outcome::Holders(self.holders(wallet, &tenant).await),
+            What::Tell(party, revocation) => Outcome::Told(self.tell(&party, &revocation).await),
+            What::ReadClaim(digest) => Outcome::Holder(self.read_claim(&digest).await),
+            What::WriteClaim { digest, holder, follows } => {
+                Outcome::Written(self.write_claim(&digest, holder, follows).await)
+            }
             What::AskParties { wallet, answers } => Outcome::Terms(self.terms_of(wallet, answers).await),
             What::DoubtParty { party, wallet } => {
                 self.directory.doubt(&party, wallet);
@@ -107,7 +124,8 @@ impl Orchestrator {
             }
             What::FindEnd(record) => Outcome::Found(self.find_end(&record).await),
             What::Announce { job, wake_up } => {
-                Outcome::Published(self.announce(&job.tenant, job.job, &wake_up).await.is_ok())
+                let announced = self.announce(&job, &wake_up).await;
+                Outcome::Published(announced.is_ok())
             }
             What::Note(note) => {
                 self.note(note);
@@ -131,6 +149,24 @@ impl Orchestrator {
             Answers::New => self.directory.wallet_anew(wallet).await,
         };
         Pair::ALL.into_iter().map(|pair| (pair, facts.terms(pair))).collect()
+    }
+
+    /// What the wallet's parties say of a request.
+    async fn standing(&self, request: &VerifiedRequest, anew: bool) -> Standing {
+        let (requester, request) = (&request.signed().requester, request.request());
+        let facts = if anew {
+            self.directory.wallet_anew(request.wallet).await
+        } else {
+            self.directory.wallet_or_last_word(request.wallet).await
+        };
+        Standing {
+            is_unknown: facts.is_unknown(),
+            silence: facts.silence().cloned(),
+            is_tenants: facts.belongs_to(&request.tenant),
+            permission: facts.allows(requester, request.payload.kind()),
+            path: facts.derivable(&request.path),
+            terms: Pair::ALL.into_iter().map(|pair| (pair, facts.terms(pair))).collect(),
+        }
     }
 
     /// Invites `seat`. The party answers once its worker listens.
@@ -229,6 +265,12 @@ impl Orchestrator {
 
     fn note(&self, note: Note) {
         match note {
+            Note::Accepted(record, request) => self.note_accepted(&record, &request),
+            Note::PutBack(record) => self.note_put_back(&record),
+            Note::RequesterAhead(ahead_ms) => self.metrics.requester_skew(ahead_ms),
+            Note::NotSwept(job, error) => {
+                tracing::debug!(%job, %error, "not swept; the next sweep tries again");
+            }
             Note::Started { record, request, session, pair } => {
                 self.note_started(&record, &request, session, pair);
             }

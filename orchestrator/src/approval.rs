@@ -3,21 +3,23 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use bytes::Bytes;
-use duet_bus::{
-    Address, Incoming,
-    kv::{Entry, Key},
-};
+use duet_bus::{Address, Incoming};
 use duet_protocol::{
     codec::{self, Message as _},
-    ids::{ShareIndex, WalletId},
+    ids::WalletId,
 };
-use duet_queue::{actions::NotBegun, store::Version};
+use duet_queue::{
+    actions::{Begun, NotBegun},
+    intake::{Manner, unknown_wallet},
+    store::JobKey,
+    verified::VerifiedRequest,
+};
 use duet_wire::{
-    Code, JobEvent, JobId, JobRecord, JobState, Refusal, SignedRequest,
+    Code, JobId, JobRecord, JobState, Refusal, SignedRequest,
     approval::{
         ApprovalAction, ApprovalError, ApprovalReply, ApprovalRequest, MAX_APPROVAL_AGE_MS, SignedApproval,
         WaitingJob,
@@ -29,11 +31,7 @@ use duet_wire::{
 use tracing::Instrument as _;
 
 use crate::{
-    board::key_of,
-    directory::{WalletFacts, unknown_wallet},
-    jobs::{Changed, StoreError, request_of},
-    orchestrator::Orchestrator,
-    submit::{Manner, Rejected, Submitted, duplicate},
+    actions::entry_key, board::key_of, directory::WalletFacts, jobs::request_of, orchestrator::Orchestrator,
 };
 
 /// How many requests are handled at once. An approval takes as long as an invitation.
@@ -129,18 +127,20 @@ impl Orchestrator {
         }
         match request.action {
             ApprovalAction::List => self.waiting_jobs(wallet).await,
-            ApprovalAction::Approve { job } => self.approve(wallet, &facts, job).await,
-            ApprovalAction::Reject { job } => self.reject(wallet, &facts, job).await,
+            ApprovalAction::Approve { job } => {
+                begun(self.attempts.approve(job_key(&facts, job)?, wallet).await)
+            }
+            ApprovalAction::Reject { job } => {
+                self.attempts.reject(job_key(&facts, job)?, wallet).await?;
+                tracing::info!(%job, "rejected by the owner");
+                Ok(ApprovalReply::Done)
+            }
             ApprovalAction::Revoke { job, proof } => {
-                let (key, entry) = self.job_of(wallet, &facts, job).await?;
-                self.revoke(&key, entry, proof).await?;
+                self.revoke(&job_key(&facts, job)?, Some(wallet), proof).await?;
                 Ok(ApprovalReply::Done)
             }
             ApprovalAction::Sign { request } => self.sign(wallet, &facts, request).await,
-            ApprovalAction::Job { job } => {
-                let (_, entry) = self.job_of(wallet, &facts, job).await?;
-                job_reply(&entry.value)
-            }
+            ApprovalAction::Job { job } => job_reply(&self.job_of(wallet, &facts, job).await?),
         }
     }
 
@@ -173,134 +173,59 @@ impl Orchestrator {
         Ok(ApprovalReply::Jobs { jobs, more })
     }
 
-    /// The key of a job of this wallet.
-    fn key_of(&self, facts: &WalletFacts, job: JobId) -> Result<Key, Refusal> {
-        let tenant = facts.tenant().ok_or_else(unknown_wallet)?;
-        Ok(Key::from((tenant, job)))
-    }
-
-    /// A job of this wallet: its key and its entry.
-    async fn job_of(
-        &self,
-        wallet: WalletId,
-        facts: &WalletFacts,
-        job: JobId,
-    ) -> Result<(Key, Entry<JobRecord>), Refusal> {
-        let key = self.key_of(facts, job)?;
+    /// A job of this wallet.
+    async fn job_of(&self, wallet: WalletId, facts: &WalletFacts, job: JobId) -> Result<JobRecord, Refusal> {
         let no_job = || Refusal::new(Code::NotFound, "there is no such job for this wallet");
-        let entry = self.jobs.get(&key).await?.ok_or_else(no_job)?;
+        let entry = self.jobs.get(&entry_key(&job_key(facts, job)?)).await?.ok_or_else(no_job)?;
         if request_of(&entry.value)?.wallet != wallet {
             return Err(no_job());
         }
-        Ok((key, entry))
+        Ok(entry.value)
     }
 
-    /// Starts the session in which the device signs a job that waits.
-    async fn approve(
-        &self,
-        wallet: WalletId,
-        facts: &WalletFacts,
-        job: JobId,
-    ) -> Result<ApprovalReply, Refusal> {
-        let (_, entry) = self.job_of(wallet, facts, job).await?;
-        match &entry.value.state {
-            // A device that approves its own job at once may be quicker than the queue.
-            JobState::AwaitingOwner | JobState::Queued => {}
-            JobState::Expired => return Err(Refusal::new(Code::JobExpired, "the job has expired")),
-            JobState::Cancelled => return Err(Refusal::new(Code::Cancelled, "the job was cancelled")),
-            other => {
-                return Err(Refusal::new(Code::Conflict, format!("the job is {}", other.name())));
-            }
-        }
-        self.begin(entry).await
-    }
-
-    /// Accepts the owner's own job, as if it had been submitted, and starts the session in which
-    /// the device signs it. The job is announced to the queue only if that fails, because no other
-    /// orchestrator should process it.
-    ///
-    /// A device that got no answer sends its request again. While the job waits, the device gets a
-    /// session; otherwise it gets the record.
+    /// Accepts the owner's own job, and starts the session in which the device signs it.
     async fn sign(
         &self,
         wallet: WalletId,
         facts: &WalletFacts,
         signed: SignedRequest,
     ) -> Result<ApprovalReply, Refusal> {
-        let request = signed.verify().map_err(Refusal::from)?;
-        if request.wallet != wallet {
+        let verified = VerifiedRequest::check(&signed).map_err(Refusal::from)?;
+        if verified.request().wallet != wallet {
             return Err(Refusal::new(Code::MalformedMessage, "the request is about another wallet"));
-        }
-        if !request.pairs.iter().any(|pair| pair.initiator() == ShareIndex::Device) {
-            let message = "the request allows no pair with the device in it";
-            return Err(Refusal::new(Code::NoPairAvailable, message));
         }
         let tenant = facts.tenant().ok_or_else(unknown_wallet)?;
         // The owner has just seen the transaction and approved it on the device.
         let meant = Manner { repeats_digest: true, ..Manner::default() };
-        let (entry, is_new) = match self.accept(tenant, &request.idempotency_key, signed, meant).await {
-            Ok(Submitted::Accepted(snapshot)) => ((*snapshot).clone(), true),
-            Ok(Submitted::Known(record)) => match record.state {
-                JobState::AwaitingOwner | JobState::Queued => {
-                    let (_, entry) = self.job_of(wallet, facts, record.id).await?;
-                    (entry, false)
-                }
-                _ => return job_reply(&record),
-            },
-            Err(rejected) => return Err((&rejected).into()),
+        let answer = match self.submission(tenant, verified, meant) {
+            Ok(submission) => self.attempts.submit_for_owner(submission).await,
+            Err(problem) => Err(NotBegun::Rejected(problem.into())),
         };
-        let job = entry.value.id;
-        let begun = self.begin(entry).await;
-        if is_new && begun.is_err() {
-            self.announce_first(tenant, job).await;
-        }
-        begun
+        begun(answer.map_err(|error| match error {
+            NotBegun::Rejected(rejected) => NotBegun::Rejected(self.refuse(tenant, &signed, rejected)),
+            error => error,
+        }))
     }
+}
 
-    /// Starts the session in which the device signs the job of `entry`: invites the responder, and
-    /// returns the manifest to the device as its own invitation.
-    async fn begin(&self, entry: Entry<JobRecord>) -> Result<ApprovalReply, Refusal> {
-        let version = Version { record: Arc::new(entry.value), revision: entry.revision.into() };
-        match self.attempts.begin_for_owner(version).await {
-            Ok(manifest) => Ok(ApprovalReply::Session { manifest }),
-            Err(NotBegun::Refused(refusal)) => Err(refusal),
-            Err(NotBegun::Moved) => {
-                Err(Refusal::new(Code::Conflict, "the job has changed; look at it again"))
-            }
-            Err(NotBegun::Store(failure)) => Err(StoreError::from(failure).into()),
-            Err(NotBegun::Internal(reason)) => {
-                tracing::error!(reason, "the orchestrator cannot set up a session");
-                Err(Refusal::new(Code::Internal, "the orchestrator could not set up the session"))
-            }
-        }
-    }
+/// The key of a job of this wallet.
+fn job_key(facts: &WalletFacts, job: JobId) -> Result<JobKey, Refusal> {
+    let tenant = facts.tenant().ok_or_else(unknown_wallet)?.clone();
+    Ok(JobKey { tenant, job })
+}
 
-    async fn reject(
-        &self,
-        wallet: WalletId,
-        facts: &WalletFacts,
-        job: JobId,
-    ) -> Result<ApprovalReply, Refusal> {
-        let key = self.key_of(facts, job)?;
-        let changed = self
-            .jobs
-            .change(&key, None, |record| {
-                if !request_of(record).is_ok_and(|request| request.wallet == wallet) {
-                    return Err(Refusal::new(Code::NotFound, "there is no such job for this wallet"));
-                }
-                record
-                    .apply(&JobEvent::Reject, record.fence, self.clock.now_ms())
-                    .map_err(|error| Refusal::new(Code::Conflict, error.to_string()))
-            })
-            .await?;
-        match changed {
-            Changed::Applied(snapshot) => {
-                tracing::info!(%job, "rejected by the owner");
-                self.attempts.conclude(&snapshot).await;
-                Ok(ApprovalReply::Done)
-            }
-            Changed::Declined(refusal) => Err(refusal),
-            Changed::Missing => Err(Refusal::new(Code::NotFound, "there is no such job for this wallet")),
+/// The reply that contains the device's session: its manifest is the device's own invitation.
+fn begun(begun: Result<Begun, NotBegun>) -> Result<ApprovalReply, Refusal> {
+    match begun {
+        Ok(Begun::Session(manifest)) => Ok(ApprovalReply::Session { manifest }),
+        Ok(Begun::Known(record)) => job_reply(&record),
+        Err(NotBegun::Refused(refusal)) => Err(refusal),
+        Err(NotBegun::Rejected(rejected)) => Err((&rejected).into()),
+        Err(NotBegun::Moved) => Err(Refusal::new(Code::Conflict, "the job has changed; look at it again")),
+        Err(NotBegun::Store(failure)) => Err(failure.into()),
+        Err(NotBegun::Internal(reason)) => {
+            tracing::error!(reason, "the orchestrator cannot set up a session");
+            Err(Refusal::new(Code::Internal, "the orchestrator could not set up the session"))
         }
     }
 }
@@ -311,26 +236,6 @@ fn job_reply(record: &JobRecord) -> Result<ApprovalReply, Refusal> {
         tracing::error!(%error, "a job does not serialise");
         Refusal::new(Code::Internal, "the job cannot be shown")
     })
-}
-
-impl From<&Rejected> for Refusal {
-    fn from(rejected: &Rejected) -> Self {
-        match rejected {
-            Rejected::Conflict(job) => Self::new(
-                Code::Conflict,
-                format!("the idempotency key stands for another request, job {job}"),
-            ),
-            Rejected::Duplicate(job) => duplicate(*job),
-            Rejected::Full(full) => Self::new(Code::QueueFull, full.detail.clone()),
-            Rejected::Problem(problem) => {
-                let message = match &problem.path {
-                    Some(path) => format!("{path}: {}", problem.detail),
-                    None => problem.detail.clone(),
-                };
-                Self::new(problem.code, message)
-            }
-        }
-    }
 }
 
 /// The request, if it is signed under a device card that one of the wallet's parties names. A party

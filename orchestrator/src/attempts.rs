@@ -9,18 +9,24 @@ use std::{
     },
 };
 
-use duet_bus::{kv::Key, trace};
-use duet_protocol::ids::SessionId;
+use duet_bus::{
+    kv::{Entry, Key},
+    trace,
+};
+use duet_protocol::ids::{SessionId, WalletId};
 use duet_queue::{
     Config, Core,
     actions::{
-        Action, ActionId, Caller, Event, Looked, NotBegun, NotSigned, Now, Outcome, Reply, Request, What,
+        Action, ActionId, Begun, Caller, Event, Looked, NotBegun, NotSigned, Now, Outcome, Reply, Request,
+        What,
     },
     failure::Failure,
+    intake::{Denied, Rejected, Submission, Submitted},
     store::{JobKey, StoreFailure, Version},
-    verified::SealedResult,
+    summary::Summary,
+    verified::{SealedResult, VerifiedRevocation},
 };
-use duet_wire::Refusal;
+use duet_wire::{JobRecord, Refusal};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -28,11 +34,7 @@ use tokio::{
 };
 use tracing::{Instrument as _, Span};
 
-use crate::{
-    board::{Board, Snapshot},
-    jobs::StoreError,
-    orchestrator::Orchestrator,
-};
+use crate::{board::Board, jobs::StoreError, orchestrator::Orchestrator};
 
 /// How many requests and changes wait for the core at most. It takes each in microseconds; then the
 /// callers wait.
@@ -53,9 +55,9 @@ pub(crate) struct Attempts {
 /// The other end of [`Attempts`], for [`run`].
 pub(crate) struct Asked(mpsc::Receiver<Message>);
 
-/// The version of a job that `snapshot` shows.
-fn version_of(snapshot: &Snapshot) -> Version {
-    Version { record: Arc::new(snapshot.value.clone()), revision: snapshot.revision.into() }
+/// The version of a job that its entry shows.
+pub(crate) fn version_of(entry: &Entry<JobRecord>) -> Version {
+    Version { record: Arc::new(entry.value.clone()), revision: entry.revision.into() }
 }
 
 /// The outcome after a failure of the core itself.
@@ -86,8 +88,71 @@ impl Attempts {
     async fn ask_done(&self, request: Request) -> Result<bool, StoreError> {
         match self.ask(request).await {
             Reply::Done(done) => done.map_err(StoreError::from),
-            Reply::Looked(_) | Reply::Begun(_) | Reply::Signed(_) | Reply::Broke => Err(broke()),
+            _ => Err(broke()),
         }
+    }
+
+    async fn ask_begun(&self, request: Request) -> Result<Begun, NotBegun> {
+        match self.ask(request).await {
+            Reply::Begun(begun) => begun,
+            _ => Err(NotBegun::Internal(broke().to_string())),
+        }
+    }
+
+    async fn ask_changed(&self, request: Request) -> Result<Arc<JobRecord>, Denied> {
+        match self.ask(request).await {
+            Reply::Changed(changed) => changed,
+            _ => Err(Denied::Store(broke().into())),
+        }
+    }
+
+    /// Accepts a request as a job, and announces it.
+    pub(crate) async fn submit(&self, submission: Submission) -> Result<Submitted, Rejected> {
+        match self.ask(Request::Submit(submission)).await {
+            Reply::Submitted(submitted) => submitted,
+            _ => Err(Rejected::Store(broke().into())),
+        }
+    }
+
+    /// Accepts the request of a wallet's owner as a job, and begins the session in which the
+    /// owner's device signs it.
+    pub(crate) async fn submit_for_owner(&self, submission: Submission) -> Result<Begun, NotBegun> {
+        self.ask_begun(Request::SubmitForOwner(submission)).await
+    }
+
+    /// Begins the session in which the owner's device signs a job of `wallet` that waits.
+    pub(crate) async fn approve(&self, job: JobKey, wallet: WalletId) -> Result<Begun, NotBegun> {
+        self.ask_begun(Request::Approve { job, wallet }).await
+    }
+
+    /// Ends a job of `wallet` that waits for its owner.
+    pub(crate) async fn reject(&self, job: JobKey, wallet: WalletId) -> Result<(), Denied> {
+        self.ask_changed(Request::Reject { job, wallet }).await.map(drop)
+    }
+
+    /// Withdraws a job, unless it runs or is settled. A running session may already have made the
+    /// signature, which cannot be revoked.
+    pub(crate) async fn cancel(&self, job: JobKey) -> Result<Arc<JobRecord>, Denied> {
+        self.ask_changed(Request::Cancel(job)).await
+    }
+
+    /// Notes that a job's request is revoked, and tells the parties once.
+    pub(crate) async fn revoke(
+        &self,
+        version: Version,
+        revocation: VerifiedRevocation,
+    ) -> Result<Arc<JobRecord>, Denied> {
+        self.ask_changed(Request::Revoke { version, revocation }).await
+    }
+
+    /// Tells the parties that have not acknowledged a job's revocation.
+    pub(crate) async fn tell_parties(&self, job: JobKey) -> Result<(), StoreError> {
+        self.ask_done(Request::TellParties(job)).await.map(drop)
+    }
+
+    /// Puts a dead letter back into the queue.
+    pub(crate) async fn put_back(&self, job: JobKey) -> Result<Arc<JobRecord>, Denied> {
+        self.ask_changed(Request::PutBack(job)).await
     }
 
     /// Takes the job in hand as far as it goes now. Its announcement was delivered `deliveries`
@@ -102,21 +167,11 @@ impl Attempts {
             tokio::select! {
                 reply = &mut replied => return match reply.unwrap_or(Reply::Broke) {
                     Reply::Looked(looked) => Some(looked),
-                    Reply::Begun(_) | Reply::Signed(_) | Reply::Done(_) | Reply::Broke => None,
+                    _ => None,
                 },
                 Some(snapshot) = observer.changed() => {
                     drop(self.messages.send(Message::Changed(caller, version_of(&snapshot))).await);
                 }
-            }
-        }
-    }
-
-    /// Begins the session in which the owner's device signs. Returns the manifest.
-    pub(crate) async fn begin_for_owner(&self, version: Version) -> Result<Vec<u8>, NotBegun> {
-        match self.ask(Request::BeginForOwner(version)).await {
-            Reply::Begun(begun) => begun,
-            Reply::Looked(_) | Reply::Signed(_) | Reply::Done(_) | Reply::Broke => {
-                Err(NotBegun::Internal(broke().to_string()))
             }
         }
     }
@@ -135,34 +190,18 @@ impl Attempts {
     pub(crate) async fn sign(&self, version: Version, result: SealedResult) -> Result<(), NotSigned> {
         match self.ask(Request::Sign(version, result)).await {
             Reply::Signed(signed) => signed.map(drop),
-            Reply::Looked(_) | Reply::Begun(_) | Reply::Done(_) | Reply::Broke => {
-                Err(NotSigned::Store(broke().into()))
-            }
+            _ => Err(NotSigned::Store(broke().into())),
         }
     }
 
-    /// Ends an expired job that does not run. Returns whether the bucket has the job.
-    pub(crate) async fn expire(&self, job: JobKey) -> Result<bool, StoreError> {
-        self.ask_done(Request::Expire(job)).await
+    /// Gives the jobs `found` what they need that no process works on.
+    pub(crate) async fn sweep(&self, found: Vec<Summary>) -> Result<(), StoreError> {
+        self.ask_done(Request::Sweep(found)).await.map(drop)
     }
 
-    /// Ends the session of a job that no process seems to work on. Returns whether the bucket has
-    /// the job.
-    pub(crate) async fn end_stale(&self, job: JobKey) -> Result<bool, StoreError> {
-        self.ask_done(Request::EndStale(job)).await
-    }
-
-    /// Publishes a job's end, which may have been published. Returns whether the bucket has the
-    /// job.
-    pub(crate) async fn publish_again(&self, job: JobKey) -> Result<bool, StoreError> {
-        self.ask_done(Request::PublishAgain(job)).await
-    }
-
-    /// Records the end of a job that the store has as ended, and publishes it.
-    pub(crate) async fn conclude(&self, snapshot: &Snapshot) {
-        if let Err(error) = self.ask_done(Request::Conclude(version_of(snapshot))).await {
-            tracing::warn!(job = %snapshot.value.id, %error, "a job's end was not published; trying again later");
-        }
+    /// Announces jobs that wait for their owner although they prefer other pairs.
+    pub(crate) async fn look_past_owners(&self, waiting: Vec<Summary>) -> Result<(), StoreError> {
+        self.ask_done(Request::LookPastOwners(waiting)).await.map(drop)
     }
 }
 

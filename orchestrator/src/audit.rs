@@ -2,7 +2,7 @@
 //! It notes each event after the job store has it, and no job waits for the note.
 
 use duet_protocol::ids::SessionId;
-use duet_queue::failure::Failure;
+use duet_queue::{failure::Failure, verified::VerifiedRequest};
 use duet_wire::{
     Code, JobRecord, JobState, Refusal, SigningRequest,
     audit::{Asked, Event, Refused},
@@ -13,9 +13,11 @@ use crate::{jobs::request_of, orchestrator::Orchestrator};
 
 impl Orchestrator {
     /// A job was accepted.
-    pub(crate) fn note_accepted(&self, record: &JobRecord, request: &SigningRequest) {
+    pub(crate) fn note_accepted(&self, record: &JobRecord, request: &VerifiedRequest) {
+        let digest = *request.digest();
+        let request = request.request();
+        tracing::info!(job = %record.id, wallet = %request.wallet, "job accepted");
         self.metrics.job_accepted();
-        let Ok(digest) = request.payload.digest() else { return };
         self.audit.note(Event::JobAccepted {
             asked: Asked::by(&record.request, request),
             payload: request.payload.kind(),
@@ -99,6 +101,7 @@ impl Orchestrator {
 
     /// A dead letter was put back.
     pub(crate) fn note_put_back(&self, record: &JobRecord) {
+        tracing::info!(job = %record.id, attempts = record.attempts_started, "job put back");
         self.metrics.job_put_back();
         if let Ok(request) = request_of(record) {
             self.audit.note(Event::JobPutBack { asked: Asked::by(&record.request, &request) });

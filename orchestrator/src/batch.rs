@@ -19,7 +19,10 @@ use duet_bus::{
     ends::EndsUnavailable,
     kv::{Key, WriteError},
 };
-use duet_queue::store::StoreFailure;
+use duet_queue::{
+    intake::{Manner, Rejected, Submitted},
+    store::StoreFailure,
+};
 use duet_wire::{
     JobId, JobStateName, SigningRequest, TenantId,
     batch::{BatchId, BatchItem, BatchRequest},
@@ -35,7 +38,6 @@ use crate::{
     feed::{Cursor, InvalidCursor, Reader},
     jobs::StoreError,
     orchestrator::Orchestrator,
-    submit::{Manner, Rejected, Submitted},
 };
 
 /// How many requests of one batch are accepted in parallel. Each waits for a durable write.
@@ -131,11 +133,11 @@ impl Orchestrator {
             .map(|(BatchItem { request, priority, repeat_digest }, named)| async move {
                 let Some(named) = named else {
                     // The usual checks say why it cannot name a job of this tenant.
-                    let refused = self.submit_unnamed(tenant, request).await;
+                    let refused = self.submit_unnamed(tenant, &request).await;
                     return ItemResult { job: None, submitted: Err(refused) };
                 };
                 let manner = Manner { priority, repeats_digest: repeat_digest };
-                let submitted = self.submit(tenant, &named.idempotency_key, request, manner).await;
+                let submitted = self.submit(tenant, &named.idempotency_key, &request, manner).await;
                 ItemResult { job: Some(named.job()), submitted }
             })
             .buffered(CONCURRENCY)

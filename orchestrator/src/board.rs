@@ -18,6 +18,7 @@ use duet_queue::{
     line::{FairQueue, Next, Ticket},
     meter::Meter,
     reasons::{self, Reasons},
+    room::Load,
     summary::Summary,
 };
 use duet_wire::{JobId, JobRecord, JobState, JobStateName, TenantId};
@@ -48,13 +49,6 @@ fn place(job: &Summary) -> Place {
 /// The key of a job's entry.
 pub(crate) fn key_of(job: &Summary) -> Key {
     Key::from((&job.tenant, job.job))
-}
-
-/// How many jobs are open, and how fast they end.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Load {
-    pub(crate) open: usize,
-    pub(crate) ended: Meter,
 }
 
 /// How many of the open jobs are in each state.

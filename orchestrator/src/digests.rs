@@ -24,21 +24,22 @@
 //! The only difference is which of two valid signatures the tenant receives.
 
 use duet_bus::kv::{Key, WriteError};
-use duet_protocol::{public_key::PublicKey, signature, transcript};
-use duet_queue::store::StoreFailure;
-use duet_wire::{
-    JobId, JobState, Payload, RecoverableSignature, SigningRequest, TenantId, record::Kept, stored_record,
+use duet_protocol::{public_key::PublicKey, signature};
+use duet_queue::{
+    intake::{DigestKey, Holder},
+    store::{StoreFailure, Written},
 };
+use duet_wire::{JobId, Payload, RecoverableSignature, SigningRequest, record::Kept, stored_record};
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::whole_millis, jobs::StoreError, orchestrator::Orchestrator};
+use crate::{
+    clock::whole_millis,
+    jobs::{StoreError, written},
+    orchestrator::Orchestrator,
+};
 
 /// How often an entry is read again because another orchestrator wrote first.
 const MAX_CONFLICTS: usize = 16;
-
-/// How long a claim is valid while its job does not exist yet. A submission that takes longer to
-/// create its job has been answered with a failure.
-const UNBORN_MS: u64 = 60_000;
 
 /// The job that a transaction's digest belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,10 +65,9 @@ pub(crate) struct Answer {
 
 stored_record!(Claim, Answer);
 
-/// The key of the entry for `digest` under the wallet's key that the request names.
-fn entry(request: &SigningRequest, digest: &[u8; 32]) -> Key {
-    let of_key = transcript::hash("digest-of-key", &(request.wallet, &request.path, digest));
-    Key::from((&request.tenant, of_key))
+/// The key of the entry.
+fn entry(digest: &DigestKey) -> Key {
+    Key::from((&digest.tenant, digest.of_key))
 }
 
 /// Whether sites expect the same signature for the same payload.
@@ -76,55 +76,27 @@ const fn is_answered_alike(payload: &Payload) -> bool {
 }
 
 impl Orchestrator {
-    /// Claims a transaction's digest for the request's job. Returns the job that already has the
-    /// digest, if it is another one. Claims nothing for other payloads.
-    ///
-    /// # Errors
-    /// When the broker does not answer or has no room.
-    pub(crate) async fn claim_digest(
-        &self,
-        request: &SigningRequest,
-        digest: &[u8; 32],
-    ) -> Result<Option<JobId>, StoreError> {
-        if !matches!(request.payload, Payload::Transaction(_)) {
-            return Ok(None);
-        }
-        let key = entry(request, digest);
-        let claim = Claim { job: request.job(), at_ms: self.clock.now_ms(), kept: Kept::default() };
-        for _ in 0..MAX_CONFLICTS {
-            match self.claims.create(&key, &claim).await {
-                Ok(_) => return Ok(None),
-                Err(WriteError::Conflict { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let Some(held) = self.claims.get(&key).await? else { continue };
-            if held.value.job == claim.job {
-                return Ok(None);
-            }
-            if self.holds(&request.tenant, &held.value).await? {
-                return Ok(Some(held.value.job));
-            }
-            match self.claims.update(&key, &claim, held.revision).await {
-                Ok(_) => return Ok(None),
-                Err(WriteError::Conflict { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(StoreError(StoreFailure::Contended))
+    /// The job that claimed `digest`, and the revision of its claim.
+    pub(crate) async fn read_claim(&self, digest: &DigestKey) -> Result<Option<(Holder, u64)>, StoreFailure> {
+        let held = self.claims.get(&entry(digest)).await.map_err(StoreError::from)?;
+        Ok(held.map(|held| {
+            let Claim { job, at_ms, .. } = held.value;
+            (Holder { job, at_ms }, held.revision.into())
+        }))
     }
 
-    /// Whether the claim's job is signed or may still get a signature.
-    async fn holds(&self, tenant: &TenantId, claim: &Claim) -> Result<bool, StoreError> {
-        Ok(match self.jobs.get(&Key::from((tenant, claim.job))).await? {
-            Some(job) => match job.value.state {
-                JobState::Queued
-                | JobState::AwaitingOwner
-                | JobState::Running { .. }
-                | JobState::Signed { .. }
-                | JobState::Unknown(_) => true,
-                JobState::Failed { .. } | JobState::Expired | JobState::Cancelled => false,
-            },
-            None => self.clock.now_ms().saturating_sub(claim.at_ms) < UNBORN_MS,
+    /// Claims `digest` for a job, unless the entry is another one than the claim `follows`.
+    pub(crate) async fn write_claim(
+        &self,
+        digest: &DigestKey,
+        holder: Holder,
+        follows: Option<u64>,
+    ) -> Written {
+        let claim = Claim { job: holder.job, at_ms: holder.at_ms, kept: Kept::default() };
+        let key = entry(digest);
+        written(match follows {
+            None => self.claims.create(&key, &claim).await,
+            Some(revision) => self.claims.update(&key, &claim, revision.into()).await,
         })
     }
 
@@ -144,7 +116,7 @@ impl Orchestrator {
         if !is_answered_alike(&request.payload) {
             return Ok(made);
         }
-        let key = entry(request, digest);
+        let key = entry(&DigestKey::new(request, digest));
         for _ in 0..MAX_CONFLICTS {
             let answer = Answer { signature: made, at_ms: self.clock.now_ms(), kept: Kept::default() };
             match self.answers.create(&key, &answer).await {

@@ -16,7 +16,7 @@ use duet_protocol::{
     ids::{PartyId, ShareIndex, WalletId},
     public_key::{ChainCode, DerivationPath, PublicKey},
 };
-use duet_queue::terms::Terms;
+use duet_queue::{intake::unknown_wallet, terms::Terms};
 use duet_wire::{
     Code, Pair, PayloadKindTag, Refusal, Seat, TenantId, WalletInfo,
     card_request::{CardReply, CardRequest, MAX_WALLETS_PER_PAGE},
@@ -276,11 +276,6 @@ fn child(view: &WalletInfo, path: &DerivationPath) -> Result<PublicKey, Refusal>
         .and_then(|root| root.child(&ChainCode(view.chain_code), path))
         .map(|(key, _)| key)
         .map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))
-}
-
-/// The refusal when no party has the wallet.
-pub(crate) fn unknown_wallet() -> Refusal {
-    Refusal::new(Code::UnknownWallet, "none of the parties here has this wallet")
 }
 
 struct Remembered {

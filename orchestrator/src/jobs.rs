@@ -1,5 +1,5 @@
-//! Job and session records in their buckets. Every write is a compare-and-swap. Every change of
-//! state goes through its record's one transition function.
+//! Job and session records in their buckets. Every write is a compare-and-swap. The core of the
+//! queue decides the changes of jobs.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 use duet_bus::kv::{Bucket, Entry, Key, ReadError, Revision, WriteError};
 use duet_protocol::ids::SessionId;
 use duet_queue::{
-    store::{self, StoreFailure},
+    store::{self, StoreFailure, Written},
     summary::Summary,
 };
 use duet_wire::{
@@ -22,8 +22,8 @@ use crate::{
     clock::Clock,
 };
 
-/// How often a change is decided anew because another orchestrator wrote first. Few orchestrators
-/// ever meet at one entry; more than this means that some process writes in a loop.
+/// How often a session's end is written anew because another orchestrator wrote first. Few
+/// orchestrators ever meet at one entry; more than this means that some process writes in a loop.
 const MAX_CONFLICTS: usize = 16;
 
 /// Why a record was not read or written: [`StoreFailure`], which the broker's errors turn into.
@@ -52,6 +52,15 @@ impl From<WriteError> for StoreError {
     }
 }
 
+/// The outcome of one compare-and-swap for the core of the queue.
+pub(crate) fn written(written: Result<Revision, WriteError>) -> Written {
+    match written {
+        Ok(revision) => Written::Stored(revision.into()),
+        Err(WriteError::Conflict { .. }) => Written::Conflict,
+        Err(error) => Written::Failed(StoreError::from(error).into()),
+    }
+}
+
 impl From<StoreError> for StoreFailure {
     fn from(StoreError(failure): StoreError) -> Self {
         failure
@@ -60,17 +69,7 @@ impl From<StoreError> for StoreFailure {
 
 impl From<StoreError> for Refusal {
     fn from(StoreError(failure): StoreError) -> Self {
-        match failure {
-            StoreFailure::Full => Self::new(Code::QueueFull, "the job store is full; try again later"),
-            StoreFailure::Unknown(_) | StoreFailure::Contended => {
-                Self::new(Code::StorageUnavailable, "the job store does not answer; try again")
-            }
-            StoreFailure::Newer(_) => Self::new(
-                Code::UnsupportedVersion,
-                "a later release of Duet wrote the stored entry; its orchestrators go on with it",
-            ),
-            StoreFailure::Corrupt(_) => Self::new(Code::Internal, "the stored job cannot be read"),
-        }
+        failure.into()
     }
 }
 
@@ -89,24 +88,6 @@ impl From<StoreError> for Problem {
 /// The request that `record` holds. It was verified when the job was accepted.
 pub(crate) fn request_of(record: &JobRecord) -> Result<SigningRequest, StoreError> {
     store::request_of(record).map_err(StoreError::from)
-}
-
-/// The result of a change.
-pub(crate) enum Changed<R> {
-    /// The change is stored.
-    Applied(Snapshot),
-    /// The record does not allow the change, for this reason.
-    Declined(R),
-    /// There is no such record.
-    Missing,
-}
-
-/// The result of creating a record.
-pub(crate) enum Created {
-    /// The record is stored: the job is accepted.
-    New(Snapshot),
-    /// The key already has a record.
-    Existing(Box<Entry<JobRecord>>),
 }
 
 /// The job records.
@@ -141,52 +122,11 @@ impl Jobs {
         }
     }
 
-    /// Stores a new job. This is its acceptance.
-    pub(crate) async fn create(&self, record: JobRecord) -> Result<Created, StoreError> {
+    /// Stores a new job, unless there is one under its key.
+    pub(crate) async fn create(&self, record: JobRecord) -> Result<Snapshot, WriteError> {
         let key = Key::from((&record.tenant, record.id));
-        for _ in 0..MAX_CONFLICTS {
-            match self.bucket.create(&key, &record).await {
-                Ok(revision) => return Ok(Created::New(self.board.apply(&key, record, revision))),
-                Err(WriteError::Conflict { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-            if let Some(entry) = self.get(&key).await? {
-                return Ok(Created::Existing(Box::new(entry)));
-            }
-        }
-        Err(StoreError(StoreFailure::Contended))
-    }
-
-    /// Applies `edit` to the record under `key`, and again to the newest record whenever another
-    /// writer was first. `known` spares the first read.
-    ///
-    /// # Errors
-    /// See [`StoreError`]. After [`StoreFailure::Unknown`] the change may be stored; a retry sees
-    /// it.
-    pub(crate) async fn change<R>(
-        &self,
-        key: &Key,
-        known: Option<Entry<JobRecord>>,
-        mut edit: impl FnMut(&mut JobRecord) -> Result<(), R>,
-    ) -> Result<Changed<R>, StoreError> {
-        let mut next = known;
-        for _ in 0..MAX_CONFLICTS {
-            let Some(mut entry) = (match next.take() {
-                Some(entry) => Some(entry),
-                None => self.get(key).await?,
-            }) else {
-                return Ok(Changed::Missing);
-            };
-            if let Err(reason) = edit(&mut entry.value) {
-                return Ok(Changed::Declined(reason));
-            }
-            match self.write(key, entry.value, entry.revision).await {
-                Ok(snapshot) => return Ok(Changed::Applied(snapshot)),
-                Err(WriteError::Conflict { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(StoreError(StoreFailure::Contended))
+        let revision = self.bucket.create(&key, &record).await?;
+        Ok(self.board.apply(&key, record, revision))
     }
 
     /// Stores `record` if the entry still is at `revision`.
@@ -209,9 +149,9 @@ impl Jobs {
         Ok(())
     }
 
-    /// Removes a settled record for good.
-    pub(crate) async fn remove(&self, key: &Key, entry: &Entry<JobRecord>) -> Result<(), StoreError> {
-        self.bucket.purge(key, entry.revision).await?;
+    /// Removes a record for good if the entry still is at `revision`.
+    pub(crate) async fn remove(&self, key: &Key, revision: Revision) -> Result<(), StoreError> {
+        self.bucket.purge(key, revision).await?;
         self.board.remove(key);
         Ok(())
     }

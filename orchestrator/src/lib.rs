@@ -57,7 +57,6 @@
 //! exist.
 
 mod actions;
-mod admission;
 pub mod api;
 mod approval;
 mod attempts;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use duet_protocol::ids::PartyId;
-use duet_queue::reasons::Reasons;
+use duet_queue::{reasons::Reasons, store::JobKey};
 use duet_wire::Code;
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -123,7 +123,7 @@ impl Orchestrator {
         // party comes and goes.
         let period = now_ms / whole_millis(self.queue.max_retry_pause).max(1);
         for (tenant, job) in woken {
-            if let Err(error) = self.announce(&tenant, job, &format!("reach.{period}")).await {
+            if let Err(error) = self.announce(&JobKey { tenant, job }, &format!("reach.{period}")).await {
                 tracing::debug!(%job, %error, "not announced; its own announcement comes later");
                 return;
             }

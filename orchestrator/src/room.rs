@@ -10,19 +10,17 @@ use std::sync::{
 };
 
 use duet_bus::{kv, streams};
+use duet_queue::room::Fill;
+use duet_wire::TenantId;
 use tokio::time::timeout;
 
-use crate::{admission::Full, orchestrator::Orchestrator};
+use crate::orchestrator::Orchestrator;
 
 /// How full a stream may be, in percent of its bytes, while new jobs are accepted.
 const FULL_PERCENT: u64 = 90;
 
 /// How long the broker may take to say how full a stream is.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
-
-/// When a client should try again while a store is nearly full. It empties by age or by an
-/// operator, which takes longer than a second.
-const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// Which store is nearly full, as of the last check.
 #[derive(Debug, Default)]
@@ -34,14 +32,9 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Why no job is accepted; `None` when jobs are.
-    pub(crate) fn full(&self) -> Option<Full> {
-        let full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = full.as_ref()?;
-        Some(Full {
-            detail: format!("the broker's store {name} is nearly full; submit it again later"),
-            retry_after: RETRY_AFTER,
-        })
+    /// The store that is nearly full, if one is.
+    fn nearly_full(&self) -> Option<String> {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Records that the stream `name` refused a message for want of room.
@@ -66,6 +59,12 @@ const fn is_nearly_full(bytes: u64, max_bytes: i64) -> bool {
 }
 
 impl Orchestrator {
+    /// How full the queue is for `tenant`, by the last check and by this process's own count.
+    pub(crate) fn fill(&self, tenant: &TenantId) -> Fill {
+        let (all, own) = self.board.load(tenant);
+        Fill { nearly_full: self.room.nearly_full(), own, all }
+    }
+
     /// Checks how full the broker's streams and buckets are, and whether they still exist.
     pub(crate) async fn look_for_room(&self) {
         let needed = [

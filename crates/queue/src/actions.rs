@@ -8,16 +8,21 @@ use std::sync::Arc;
 
 use duet_protocol::ids::{PartyId, SessionId, ShareIndex, WalletId};
 use duet_wire::{
-    InstanceId, JobEnded, JobRecord, Pair, Refusal, Seat, SignedResult, SigningRequest,
+    InstanceId, JobEnded, JobId, JobRecord, Pair, Refusal, Seat, SignedResult, SignedRevocation,
+    SigningRequest, TenantId,
     progress::Step,
     session_state::{SessionEvent, SessionRecord},
 };
 
 use crate::{
     failure::Failure,
+    intake::{Denied, DigestKey, Holder, Holders, Rejected, Standing, Submission, Submitted, Told},
+    need::Backlog,
+    room::Fill,
     store::{JobKey, StoreFailure, Version, Written},
+    summary::Summary,
     terms::PairTerms,
-    verified::SealedResult,
+    verified::{SealedResult, VerifiedRequest, VerifiedRevocation},
 };
 
 /// The time of an event.
@@ -65,9 +70,42 @@ pub enum Request {
         /// How often its announcement was delivered; 1 if the job was taken from the fair queue.
         deliveries: i64,
     },
-    /// Begin the session in which the owner's device signs, and invite its responder. Replied to
-    /// with [`Reply::Begun`].
-    BeginForOwner(Version),
+    /// Accept a request as a job, and announce it. Replied to with [`Reply::Submitted`].
+    Submit(Submission),
+    /// Accept the request of a wallet's owner as a job, and begin the session in which the owner's
+    /// device signs it. Replied to with [`Reply::Begun`].
+    SubmitForOwner(Submission),
+    /// Begin the session in which the owner's device signs a job of the wallet that waits. Replied
+    /// to with [`Reply::Begun`].
+    Approve {
+        /// The job.
+        job: JobKey,
+        /// The wallet.
+        wallet: WalletId,
+    },
+    /// End a job of the wallet that waits for its owner. Replied to with [`Reply::Changed`].
+    Reject {
+        /// The job.
+        job: JobKey,
+        /// The wallet.
+        wallet: WalletId,
+    },
+    /// Cancel a job, unless it runs or has ended. Replied to with [`Reply::Changed`].
+    Cancel(JobKey),
+    /// Note that a job's request is revoked, cancel the job unless it runs or has ended, and tell
+    /// the parties. `version` is the job as it was when the revocation was verified. Replied to
+    /// with [`Reply::Changed`].
+    Revoke {
+        /// The job.
+        version: Version,
+        /// The revocation.
+        revocation: VerifiedRevocation,
+    },
+    /// Tell the parties that have not acknowledged a job's revocation. Replied to with
+    /// [`Reply::Done`].
+    TellParties(JobKey),
+    /// Put a dead letter back into the queue. Replied to with [`Reply::Changed`].
+    PutBack(JobKey),
     /// End a session without a signature. Nothing happens if the job is not in it. Replied to with
     /// [`Reply::Done`].
     EndAttempt {
@@ -80,15 +118,11 @@ pub enum Request {
     },
     /// Store a job's result. Replied to with [`Reply::Signed`] once it is stored.
     Sign(Version, SealedResult),
-    /// End an expired job that does not run. Replied to with [`Reply::Done`].
-    Expire(JobKey),
-    /// End the session of a job that no process seems to work on. Replied to with [`Reply::Done`].
-    EndStale(JobKey),
-    /// Publish a job's end, which may have been published. Replied to with [`Reply::Done`].
-    PublishAgain(JobKey),
-    /// Note the end of a job as stored, and publish it. Nothing happens if the job is open. Replied
-    /// to with [`Reply::Done`].
-    Conclude(Version),
+    /// Give jobs what they need that no process works on. Replied to with [`Reply::Done`].
+    Sweep(Vec<Summary>),
+    /// Announce jobs that wait for their owner although they prefer other pairs: a party that was
+    /// unreachable may be back. Replied to with [`Reply::Done`].
+    LookPastOwners(Vec<Summary>),
 }
 
 /// The reply to a [`Request`].
@@ -96,8 +130,12 @@ pub enum Request {
 pub enum Reply {
     /// How far a job was taken.
     Looked(Looked),
-    /// The manifest for the owner's device, or why there is none.
-    Begun(Result<Vec<u8>, NotBegun>),
+    /// The job that a request has, or why it has none.
+    Submitted(Result<Submitted, Rejected>),
+    /// The session for the owner's device, or why there is none.
+    Begun(Result<Begun, NotBegun>),
+    /// The job as it is after the change, or why it is not changed.
+    Changed(Result<Arc<JobRecord>, Denied>),
     /// The job as stored with its result, or why it is not.
     Signed(Result<Version, NotSigned>),
     /// Whether the store has the job.
@@ -119,11 +157,22 @@ pub enum Looked {
     Unreadable(String),
 }
 
+/// What the owner's device gets.
+#[derive(Debug, Clone)]
+pub enum Begun {
+    /// The manifest of its session.
+    Session(Vec<u8>),
+    /// The job that it submitted before, which does not wait for it.
+    Known(Arc<JobRecord>),
+}
+
 /// Why the owner's device gets no session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum NotBegun {
     /// For this reason.
     Refused(Refusal),
+    /// Its request is not accepted as a job.
+    Rejected(Rejected),
     /// Another process has changed the job meanwhile.
     Moved,
     /// The orchestrator failed, for this reason.
@@ -162,6 +211,8 @@ pub enum What {
         /// Whether what the process knows of the job will do, which may be behind.
         may_be_behind: bool,
     },
+    /// Store a new job, unless there is one under its key: [`Outcome::Written`].
+    Create(Arc<JobRecord>),
     /// Write a job's entry if it still is at a revision: [`Outcome::Written`].
     Write {
         /// The job.
@@ -171,6 +222,15 @@ pub enum What {
         /// The new record.
         record: Arc<JobRecord>,
     },
+    /// Remove a job for good if its entry still is at a revision: [`Outcome::Removed`].
+    Remove {
+        /// The job.
+        job: JobKey,
+        /// The revision.
+        revision: u64,
+    },
+    /// Forget a job unless the store still has it: [`Outcome::Done`].
+    Forget(Box<Summary>),
     /// Remember that the job's entry is as given: [`Outcome::Done`].
     Learn(Version),
     /// Store a new session: [`Outcome::Written`].
@@ -184,10 +244,42 @@ pub enum What {
     },
     /// Note how a session ended: [`Outcome::Done`].
     EndSession(SessionId, SessionEvent),
-    /// Remove a session that its job does not list: [`Outcome::Done`].
+    /// Remove a session that its job does not list: [`Outcome::Removed`].
     RemoveSession(SessionId),
     /// Find out whether the broker is safe to begin a session on: [`Outcome::Broker`].
     AskBroker,
+    /// Find out how full the queue is for a tenant: [`Outcome::Room`].
+    AskRoom(TenantId),
+    /// Find out whether announcements wait that no process has: [`Outcome::Backlog`].
+    AskBacklog,
+    /// Find out what a wallet's parties say of a request: [`Outcome::Standing`].
+    AskStanding {
+        /// The request.
+        request: Arc<VerifiedRequest>,
+        /// Whether only answers of this moment count. Otherwise last ones serve.
+        anew: bool,
+    },
+    /// Find out who may revoke a wallet's requests, and who has to hear of it:
+    /// [`Outcome::Holders`].
+    AskHolders {
+        /// The wallet.
+        wallet: WalletId,
+        /// The tenant that owns it.
+        tenant: TenantId,
+    },
+    /// Tell a party of a revocation: [`Outcome::Told`].
+    Tell(PartyId, Arc<SignedRevocation>),
+    /// Read which job has a digest: [`Outcome::Holder`].
+    ReadClaim(DigestKey),
+    /// Note which job has a digest: [`Outcome::Written`].
+    WriteClaim {
+        /// The digest.
+        digest: DigestKey,
+        /// The job.
+        holder: Holder,
+        /// The revision of the entry that this one follows; `None` if there must be none.
+        follows: Option<u64>,
+    },
     /// Find out which pairs of a wallet's parties can sign: [`Outcome::Terms`].
     AskParties {
         /// The wallet.
@@ -291,6 +383,12 @@ pub struct Seated {
 /// An event to record and to count.
 #[derive(Debug, Clone)]
 pub enum Note {
+    /// A job was accepted.
+    Accepted(Arc<JobRecord>, Arc<VerifiedRequest>),
+    /// A dead letter was put back.
+    PutBack(Arc<JobRecord>),
+    /// The clock of a requester is ahead by this many milliseconds.
+    RequesterAhead(u64),
     /// An attempt began.
     Started {
         /// The job.
@@ -328,6 +426,8 @@ pub enum Note {
     Ended(Arc<JobRecord>),
     /// A job waits for another reason than before.
     Waits(Refusal),
+    /// A job did not get what it needs, for this reason. The next sweep tries again.
+    NotSwept(JobId, StoreFailure),
     /// A job's end was published, or was not.
     EndPublished(bool),
     /// A party's clock is ahead by this many milliseconds.
@@ -345,12 +445,26 @@ pub enum Outcome {
     Read(Result<Option<Version>, StoreFailure>),
     /// See [`Written`].
     Written(Written),
+    /// Whether it is removed.
+    Removed(Result<(), StoreFailure>),
+    /// The job that has the digest, and the revision of the entry; `None` if none has it.
+    Holder(Result<Option<(Holder, u64)>, StoreFailure>),
     /// The session; `None` if there is none.
     Session(Result<Option<FoundSession>, StoreFailure>),
     /// Whether sessions may begin.
     Broker(Result<(), Refusal>),
+    /// How full the queue is.
+    Room(Fill),
+    /// Whether announcements wait.
+    Backlog(Backlog),
     /// Which pairs can sign.
     Terms(PairTerms),
+    /// What the parties say of the request.
+    Standing(Standing),
+    /// Who may revoke, and who has to hear of it.
+    Holders(Holders),
+    /// The party's answer.
+    Told(Told),
     /// A party's answer to its invitation.
     Invited(Invited),
     /// Whether the broker has stored it.

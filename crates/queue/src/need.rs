@@ -24,6 +24,17 @@ impl Need {
     pub const COUNT: usize = 5;
 }
 
+/// The state of the announcements that are not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backlog {
+    /// Some are not delivered yet: a resting job may just wait its turn.
+    Waiting,
+    /// All are delivered, for jobs in work or between attempts: a resting job may be among them.
+    InWork,
+    /// There are none: a resting job has lost its announcement.
+    Empty,
+}
+
 /// What `job` needs at `now_ms`, if anything.
 #[must_use]
 pub fn need(queue: &QueueSettings, job: &Summary, now_ms: u64) -> Option<Need> {

@@ -1,10 +1,15 @@
 //! The core of the queue: takes events, and says what to do.
 
+mod cancel;
 mod change;
+mod claim;
 mod hand;
 mod owner;
+mod redrive;
 mod session;
 mod settle;
+mod submit;
+mod sweep;
 mod work;
 
 use core::{
@@ -51,7 +56,7 @@ struct Procedure {
     in_hand: Option<JobKey>,
 }
 
-/// The life of jobs from their turn on: their attempts, the invitations, and their ends.
+/// The life of jobs: their submission, their attempts and invitations, and their ends.
 ///
 /// It is a function of its configuration, its seed and the events so far. It knows no broker, clock
 /// or task. What it wants done it returns as [`Action`]s.
@@ -115,35 +120,52 @@ impl Core {
     fn begin(&mut self, caller: Caller, request: Request) {
         let hand = Hand::new(Arc::clone(&self.state), caller, Arc::clone(&self.queue), self.duplicate_window);
         let mut in_hand = None;
-        let run: Run = match request {
-            Request::Work { job, deliveries } => {
-                in_hand = Some(job.clone());
-                Box::pin(async move { Some(Reply::Looked(work::work(&hand, &job, deliveries).await)) })
-            }
-            Request::BeginForOwner(version) => {
-                Box::pin(async move { Some(Reply::Begun(owner::begin(&hand, version).await)) })
-            }
-            Request::EndAttempt { job, session, failure } => Box::pin(async move {
-                let ended = settle::end_attempt(&hand, &job, session, failure).await;
-                Some(Reply::Done(ended.map(|()| true)))
-            }),
-            Request::Sign(version, sealed) => {
-                Box::pin(async move { settle::sign(&hand, version, sealed).await })
-            }
-            Request::Expire(job) => {
-                Box::pin(async move { Some(Reply::Done(settle::expire(&hand, &job).await)) })
-            }
-            Request::EndStale(job) => {
-                Box::pin(async move { Some(Reply::Done(settle::end_stale(&hand, &job).await)) })
-            }
-            Request::PublishAgain(job) => {
-                Box::pin(async move { Some(Reply::Done(settle::publish_again(&hand, &job).await)) })
-            }
-            Request::Conclude(version) => Box::pin(async move {
-                settle::conclude(&hand, &version).await;
-                Some(Reply::Done(Ok(true)))
-            }),
-        };
+        let run: Run =
+            match request {
+                Request::Work { job, deliveries } => {
+                    in_hand = Some(job.clone());
+                    Box::pin(async move { Some(Reply::Looked(work::work(&hand, &job, deliveries).await)) })
+                }
+                Request::Submit(submission) => {
+                    Box::pin(async move { Some(Reply::Submitted(submit::submit(&hand, &submission).await)) })
+                }
+                Request::SubmitForOwner(submission) => {
+                    Box::pin(async move { Some(Reply::Begun(owner::submit(&hand, &submission).await)) })
+                }
+                Request::Approve { job, wallet } => {
+                    Box::pin(async move { Some(Reply::Begun(owner::approve(&hand, &job, wallet).await)) })
+                }
+                Request::Reject { job, wallet } => {
+                    Box::pin(async move { Some(Reply::Changed(owner::reject(&hand, &job, wallet).await)) })
+                }
+                Request::Cancel(job) => {
+                    Box::pin(async move { Some(Reply::Changed(cancel::cancel(&hand, &job).await)) })
+                }
+                Request::Revoke { version, revocation } => Box::pin(async move {
+                    Some(Reply::Changed(cancel::revoke(&hand, version, &revocation).await))
+                }),
+                Request::TellParties(job) => Box::pin(async move {
+                    Some(Reply::Done(cancel::tell_parties(&hand, &job).await.map(|()| true)))
+                }),
+                Request::PutBack(job) => {
+                    Box::pin(async move { Some(Reply::Changed(redrive::put_back(&hand, &job).await)) })
+                }
+                Request::EndAttempt { job, session, failure } => Box::pin(async move {
+                    let ended = settle::end_attempt(&hand, &job, session, failure).await;
+                    Some(Reply::Done(ended.map(|()| true)))
+                }),
+                Request::Sign(version, sealed) => {
+                    Box::pin(async move { settle::sign(&hand, version, sealed).await })
+                }
+                Request::Sweep(found) => Box::pin(async move {
+                    sweep::sweep(&hand, found).await;
+                    Some(Reply::Done(Ok(true)))
+                }),
+                Request::LookPastOwners(waiting) => Box::pin(async move {
+                    sweep::look_past_owners(&hand, waiting).await;
+                    Some(Reply::Done(Ok(true)))
+                }),
+            };
         self.procedures.insert(caller, Procedure { run, in_hand });
         self.go_on(caller);
     }

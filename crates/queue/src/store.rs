@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use duet_wire::{JobId, JobRecord, SigningRequest, TenantId, request::RequestError};
+use duet_wire::{Code, JobId, JobRecord, Refusal, SigningRequest, TenantId, request::RequestError};
 
 /// Names a job's entry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +54,22 @@ impl StoreFailure {
     /// The outcome of a question that was not answered in time.
     pub(crate) fn unanswered() -> Self {
         Self::Unknown("no answer in time".to_owned())
+    }
+}
+
+impl From<StoreFailure> for Refusal {
+    fn from(failure: StoreFailure) -> Self {
+        match failure {
+            StoreFailure::Full => Self::new(Code::QueueFull, "the job store is full; try again later"),
+            StoreFailure::Unknown(_) | StoreFailure::Contended => {
+                Self::new(Code::StorageUnavailable, "the job store does not answer; try again")
+            }
+            StoreFailure::Newer(_) => Self::new(
+                Code::UnsupportedVersion,
+                "a later release of Duet wrote the stored entry; its orchestrators go on with it",
+            ),
+            StoreFailure::Corrupt(_) => Self::new(Code::Internal, "the stored job cannot be read"),
+        }
     }
 }
 

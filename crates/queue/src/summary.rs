@@ -3,7 +3,7 @@
 use duet_protocol::ids::WalletId;
 use duet_wire::{Code, JobId, JobRecord, JobState, JobStateName, SigningRequest, TenantId};
 
-use crate::{plan, reasons};
+use crate::{plan, reasons, store::JobKey};
 
 /// The kept facts of each job: some 200 bytes, so that the whole bucket fits in memory.
 #[derive(Debug, Clone)]
@@ -64,6 +64,12 @@ impl Summary {
             waiting: reasons::of(record),
             revision,
         }
+    }
+
+    /// The key of its entry.
+    #[must_use]
+    pub fn key(&self) -> JobKey {
+        JobKey { tenant: self.tenant.clone(), job: self.job }
     }
 
     /// Whether it may still be signed.

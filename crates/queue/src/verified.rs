@@ -1,11 +1,98 @@
-//! A signature that verified. Only verification makes these types, so that no other signature
-//! becomes a job's result.
+//! Signatures that verified. Only verification makes these types. So no other request becomes a
+//! job, no other signature a job's result, and no other revocation ends a job.
 
 use duet_protocol::{ids::SessionId, public_key::PublicKey, signature};
 use duet_wire::{
-    JobResult, RecoverableSignature, Refusal, SignedResult, SigningRequest, result::ResultError,
-    signing::Identity,
+    JobRecord, JobResult, RecoverableSignature, Refusal, SignedRequest, SignedResult, SigningRequest,
+    request::RequestError,
+    result::ResultError,
+    revocation::RevocationProof,
+    signing::{BadSignature, Identity},
 };
+
+use crate::store::JobKey;
+
+/// A signing request whose signature verified.
+#[derive(Debug, Clone)]
+pub struct VerifiedRequest {
+    signed: SignedRequest,
+    request: SigningRequest,
+    digest: [u8; 32],
+}
+
+impl VerifiedRequest {
+    /// Verifies the signature, and reads the document.
+    ///
+    /// # Errors
+    /// When it does not verify or parse.
+    pub fn check(signed: &SignedRequest) -> Result<Self, RequestError> {
+        let request = signed.verify()?;
+        let digest = request.payload.digest()?;
+        Ok(Self { signed: signed.clone(), request, digest })
+    }
+
+    /// The document, as it was signed.
+    #[must_use]
+    pub const fn signed(&self) -> &SignedRequest {
+        &self.signed
+    }
+
+    /// The request.
+    #[must_use]
+    pub const fn request(&self) -> &SigningRequest {
+        &self.request
+    }
+
+    /// The digest that is to be signed.
+    #[must_use]
+    pub const fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// The job that its idempotency key names.
+    #[must_use]
+    pub fn job(&self) -> JobKey {
+        JobKey { tenant: self.request.tenant.clone(), job: self.request.job() }
+    }
+}
+
+/// A revocation of a job's request whose signature verified. It says nothing of whether its signer
+/// may revoke the request.
+#[derive(Debug, Clone)]
+pub struct VerifiedRevocation {
+    job: JobKey,
+    content_hash: [u8; 32],
+    proof: RevocationProof,
+}
+
+impl VerifiedRevocation {
+    /// Verifies that `proof` revokes `request`, which `record` holds.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check(
+        record: &JobRecord,
+        request: &SigningRequest,
+        proof: RevocationProof,
+    ) -> Result<Self, BadSignature> {
+        let content_hash = record.request.content_hash();
+        proof.verify(request.wallet, content_hash)?;
+        Ok(Self { job: JobKey::of(record), content_hash, proof })
+    }
+
+    pub(crate) const fn job(&self) -> &JobKey {
+        &self.job
+    }
+
+    pub(crate) const fn proof(&self) -> &RevocationProof {
+        &self.proof
+    }
+
+    /// Whether it revokes the request in `record`. The job's key may have been used again.
+    pub(crate) fn is_of(&self, record: &JobRecord) -> bool {
+        record.request.content_hash() == self.content_hash
+    }
+}
 
 /// Why a signature is not verified.
 #[derive(Debug, Clone, PartialEq, Eq)]

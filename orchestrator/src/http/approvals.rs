@@ -10,6 +10,7 @@ use axum::{
 };
 use duet_bus::{Address, Speaker};
 use duet_protocol::codec;
+use duet_queue::store::JobKey;
 use duet_wire::{
     Code, JobState, Refusal, SignedRequest,
     encoding::hex_array,
@@ -108,7 +109,7 @@ pub(super) async fn approve(
     // A job that failed for want of this approval, or of another one, is tried again.
     let job = jobs::record(&orchestrator, &tenant, &id).await?;
     if matches!(job.state, JobState::Failed { code: Code::ApprovalMissing, .. }) {
-        orchestrator.put_back(&tenant, job.id).await?;
+        orchestrator.attempts.put_back(JobKey::of(&job)).await?;
     }
     Ok(Json(Noted { parties }))
 }

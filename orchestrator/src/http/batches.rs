@@ -18,6 +18,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use core::time::Duration;
+use duet_queue::intake::{Rejected, Submitted};
 use duet_wire::{
     Code, Problem, TenantId,
     batch::{BatchRequest, MAX_BATCH_SIZE_BYTES},
@@ -29,7 +30,6 @@ use crate::{
     api::{BatchAnswer, BatchItemView, BatchView, ItemStatus},
     batch::{BatchCursor, BatchReader, BatchRecord, ItemResult},
     orchestrator::Orchestrator,
-    submit::{Rejected, Submitted},
 };
 
 /// `POST /v1/batches`
@@ -69,17 +69,17 @@ fn show(ItemResult { job, submitted }: ItemResult) -> BatchItemView {
     let view =
         |status, job| BatchItemView { status, job, state: None, problem: None, retry_after_seconds: None };
     match submitted {
-        Ok(Submitted::Accepted(snapshot)) => {
-            BatchItemView { state: Some(snapshot.value.state.name()), ..view(ItemStatus::Accepted, job) }
+        Ok(Submitted::Accepted(version)) => {
+            BatchItemView { state: Some(version.record.state.name()), ..view(ItemStatus::Accepted, job) }
         }
-        Ok(Submitted::Known(record)) => {
-            BatchItemView { state: Some(record.state.name()), ..view(ItemStatus::Known, job) }
+        Ok(Submitted::Known(version)) => {
+            BatchItemView { state: Some(version.record.state.name()), ..view(ItemStatus::Known, job) }
         }
         Err(rejected) => {
             // For a conflict, the job that has the key or the transaction.
             let job = match &rejected {
                 Rejected::Conflict(first) | Rejected::Duplicate(first) => Some(*first),
-                Rejected::Full(_) | Rejected::Problem(_) => None,
+                Rejected::Full(_) | Rejected::Store(_) | Rejected::Problem(_) => None,
             };
             let (problem, retry_after) = ApiError::from(rejected).into_parts();
             BatchItemView {

@@ -9,6 +9,7 @@ use axum::{
     http::StatusCode,
 };
 use duet_protocol::ids::WalletId;
+use duet_queue::store::JobKey;
 use duet_wire::{Code, JobStateName};
 use serde::Deserialize;
 
@@ -19,7 +20,6 @@ use super::{
 use crate::{
     api::{JobPage, JobView},
     orchestrator::Orchestrator,
-    submit::Rejected,
 };
 
 /// Which dead letters to list.
@@ -114,8 +114,6 @@ pub(super) async fn redrive(
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<JobView>), ApiError> {
     let job = jobs::job_id(&id)?;
-    // Its refusal says when there may be room again.
-    orchestrator.admit(&tenant).map_err(Rejected::Full)?;
-    let record = orchestrator.put_back(&tenant, job).await.map_err(ApiError::about_job)?;
+    let record = orchestrator.attempts.put_back(JobKey { tenant, job }).await?;
     Ok((StatusCode::ACCEPTED, Json(jobs::view(&record)?)))
 }

@@ -13,7 +13,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use duet_bus::kv::Key;
-use duet_queue::store::StoreFailure;
+use duet_queue::{
+    intake::{Denied, Manner, Rejected, Submitted, duplicate},
+    room::Full,
+    store::{JobKey, StoreFailure},
+};
 use duet_wire::{
     Code, IdempotencyKey, JobId, JobRecord, JobStateName, Priority, SignedRequest, SigningRequest, TenantId,
     encoding::hex_array, priority::UnknownPriority, request::RequestError, revocation::RevocationProof,
@@ -23,11 +27,9 @@ use serde::Deserialize;
 
 use super::{ApiError, Caller, bad_query};
 use crate::{
-    admission::Full,
     api::{JobPage, JobView},
     jobs::StoreError,
     orchestrator::Orchestrator,
-    submit::{Manner, Rejected, Submitted, duplicate},
 };
 
 /// How many jobs a page has by default.
@@ -100,9 +102,9 @@ pub(super) async fn submit(
         requester: hex_header(&headers, "duet-requester")?,
         signature: hex_header(&headers, "duet-signature")?,
     };
-    match orchestrator.submit(&tenant, &idempotency_key, signed, manner(&headers)?).await {
-        Ok(Submitted::Accepted(snapshot)) => answer(StatusCode::ACCEPTED, &snapshot.value),
-        Ok(Submitted::Known(record)) => answer(StatusCode::OK, &record),
+    match orchestrator.submit(&tenant, &idempotency_key, &signed, manner(&headers)?).await {
+        Ok(Submitted::Accepted(version)) => answer(StatusCode::ACCEPTED, &version.record),
+        Ok(Submitted::Known(version)) => answer(StatusCode::OK, &version.record),
         Err(rejected) => Err(rejected.into()),
     }
 }
@@ -137,10 +139,25 @@ impl From<Rejected> for ApiError {
             )
             .with_job(job),
             Rejected::Duplicate(job) => Self::from(duplicate(job)).with_job(job),
-            Rejected::Full(Full { detail, retry_after }) => {
-                Self::new(Code::QueueFull, detail).retry_after(retry_after)
-            }
+            Rejected::Full(full) => full.into(),
+            Rejected::Store(failure) => StoreError(failure).into(),
             Rejected::Problem(problem) => problem.into(),
+        }
+    }
+}
+
+impl From<Full> for ApiError {
+    fn from(Full { detail, retry_after }: Full) -> Self {
+        Self::new(Code::QueueFull, detail).retry_after(retry_after)
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Refused(refusal) => Self::about_job(refusal),
+            Denied::Full(full) => full.into(),
+            Denied::Store(failure) => StoreError(failure).into(),
         }
     }
 }
@@ -258,12 +275,14 @@ pub(super) async fn cancel(
     let body = body.map_err(|_| ApiError::new(Code::MalformedJson, "the body could not be read"))?;
     let job = job_id(&id)?;
     let record = if body.is_empty() {
-        orchestrator.withdraw(&tenant, job).await.map_err(ApiError::about_job)?
+        orchestrator.attempts.cancel(JobKey { tenant, job }).await?
     } else {
-        orchestrator.revoke_job(&tenant, job, revocation(&body)?).await.map_err(|refusal| {
-            if refusal.code != Code::BadSignature {
-                return ApiError::about_job(refusal);
-            }
+        let job = JobKey { tenant: tenant.clone(), job };
+        orchestrator.revoke(&job, None, revocation(&body)?).await.map_err(|denied| {
+            let refusal = match denied {
+                Denied::Refused(refusal) if refusal.code == Code::BadSignature => refusal,
+                denied => return denied.into(),
+            };
             match orchestrator.tenants.bad_signature(&tenant) {
                 Ok(()) => refusal.into(),
                 Err(wait) => {

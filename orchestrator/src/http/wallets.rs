@@ -7,12 +7,12 @@ use axum::{
     extract::{Path, State},
 };
 use duet_protocol::ids::WalletId;
+use duet_queue::intake::unknown_wallet;
 use duet_wire::Code;
 
 use super::{ApiError, Caller, PageParameters};
 use crate::{
     api::{WalletPage, WalletView},
-    directory::unknown_wallet,
     orchestrator::Orchestrator,
 };
 

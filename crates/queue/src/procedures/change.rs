@@ -9,7 +9,7 @@ use crate::store::{JobKey, StoreFailure, Version, Written};
 
 /// How often a change is decided anew because another process wrote first. Few orchestrators ever
 /// meet at one entry; more than this means that some process writes in a loop.
-const MAX_CONFLICTS: usize = 16;
+pub(super) const MAX_CONFLICTS: usize = 16;
 
 /// The result of a change.
 pub(super) enum Changed<R> {

@@ -15,11 +15,12 @@ use std::{
 };
 
 use duet_protocol::ids::{PartyId, SessionId, WalletId};
-use duet_wire::{JobRecord, Refusal};
+use duet_wire::{Code, JobRecord, Refusal, TenantId};
 use rand_chacha::{ChaCha20Rng, rand_core::Rng as _};
 
 use crate::{
     actions::{Action, ActionId, Answers, Caller, FoundSession, Invited, Note, Now, Outcome, What},
+    room::Full,
     settings::QueueSettings,
     store::{JobKey, StoreFailure, Version, Written},
     terms::PairTerms,
@@ -187,9 +188,11 @@ impl Hand {
                 };
                 (self.queue.invitation_timeout, Some(late))
             }
-            What::Show(..) | What::EndSession(..) | What::RemoveSession(_) | What::Release(..) => {
-                (PATIENCE_FOR_NOTHING, None)
-            }
+            What::Show(..)
+            | What::EndSession(..)
+            | What::RemoveSession(_)
+            | What::Release(..)
+            | What::Forget(_) => (PATIENCE_FOR_NOTHING, None),
             _ => (PATIENCE, None),
         };
         let due = state.now.steady.saturating_add(due);
@@ -237,6 +240,34 @@ impl Hand {
             lock(&self.state).wrote(self.caller, Version { record, revision });
         }
         written
+    }
+
+    /// Stores a new job, unless there is one under its key.
+    pub(super) async fn create(&self, record: Arc<JobRecord>) -> Written {
+        written(self.act(What::Create(record)).await)
+    }
+
+    /// Announces a job. The broker stores announcements with equal `wake_up` once. Returns whether
+    /// it did.
+    pub(super) async fn announce(&self, job: &JobKey, wake_up: String) -> bool {
+        matches!(self.act(What::Announce { job: job.clone(), wake_up }).await, Outcome::Published(true))
+    }
+
+    /// Whether sessions may begin on the broker.
+    pub(super) async fn require_broker(&self) -> Result<(), Refusal> {
+        match self.act(What::AskBroker).await {
+            Outcome::Broker(broker) => broker,
+            _ => Err(Refusal::new(Code::BrokerUnreachable, "the broker cannot be reached")),
+        }
+    }
+
+    /// Whether `tenant` may have one more job.
+    pub(super) async fn admit(&self, tenant: &TenantId) -> Result<(), Full> {
+        match self.act(What::AskRoom(tenant.clone())).await {
+            Outcome::Room(fill) => fill.admit(&self.queue, self.now_ms()),
+            // What is not known to be full is not full.
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn find_session(

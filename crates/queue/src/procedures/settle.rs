@@ -174,11 +174,10 @@ pub(super) async fn end_stale(hand: &Hand, job: &JobKey) -> Result<bool, StoreFa
     };
     end_attempt(hand, job, session, failure).await?;
     // The orchestrator that ran it may have died with the announcement; a surplus one does no harm.
-    let wake_up = version.record.attempts_started.to_string();
-    match hand.act(What::Announce { job: job.clone(), wake_up }).await {
-        Outcome::Published(true) => Ok(true),
-        _ => Err(StoreFailure::Unknown("the job was not announced".to_owned())),
+    if hand.announce(job, version.record.attempts_started.to_string()).await {
+        return Ok(true);
     }
+    Err(StoreFailure::Unknown("the job was not announced".to_owned()))
 }
 
 /// Records the end of a job that the store has as ended, and publishes it. Subscribers to the
@@ -240,7 +239,9 @@ pub(super) async fn publish_again(hand: &Hand, job: &JobKey) -> Result<bool, Sto
 async fn note_published(hand: &Hand, version: &Version) {
     let job = JobKey::of(&version.record);
     let noted = change(hand, &job, Some(version.clone()), |record| {
-        if record.end_published_at_ms.is_some() || !record.state.is_final() {
+        // A job that an operator put back may have ended once more. That end is not published yet.
+        let is_this_end = record.state.is_final() && record.updated_at_ms == version.record.updated_at_ms;
+        if record.end_published_at_ms.is_some() || !is_this_end {
             return Err(Over);
         }
         record.end_published_at_ms = Some(hand.now_ms());

@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use duet_protocol::ids::SessionId;
-use duet_queue::store::{JobKey, Version, Written};
+use duet_queue::{
+    intake::{DigestKey, Holder},
+    store::{JobKey, Version, Written},
+};
 use duet_wire::{JobRecord, JobState, session_state::SessionRecord};
 
 /// An announcement that is not acknowledged.
@@ -21,17 +24,33 @@ pub(crate) struct Broker {
     pub(crate) jobs: BTreeMap<JobKey, Vec<Version>>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
     pub(crate) announcements: Vec<Announcement>,
-    /// By message id, how often each end was published.
+    /// By message id and kind, how often each end was published.
     pub(crate) ends: BTreeMap<String, u32>,
+    /// Which job has each digest, and the entry's revision.
+    pub(crate) claims: BTreeMap<DigestKey, (Holder, u64)>,
     revision: u64,
 }
 
 impl Broker {
-    pub(crate) fn create(&mut self, record: JobRecord) -> Version {
+    pub(crate) fn create(&mut self, record: &Arc<JobRecord>) -> Written {
+        let job = JobKey::of(record);
+        if self.jobs.contains_key(&job) {
+            return Written::Conflict;
+        }
         self.revision += 1;
-        let version = Version { record: Arc::new(record), revision: self.revision };
-        self.jobs.insert(JobKey::of(&version.record), vec![version.clone()]);
-        version
+        let version = Version { record: Arc::clone(record), revision: self.revision };
+        self.jobs.insert(job, vec![version]);
+        Written::Stored(self.revision)
+    }
+
+    /// Notes which job has a digest, unless the entry is another one than that which it follows.
+    pub(crate) fn claim(&mut self, digest: &DigestKey, holder: Holder, follows: Option<u64>) -> Written {
+        if self.claims.get(digest).map(|(_, revision)| *revision) != follows {
+            return Written::Conflict;
+        }
+        self.revision += 1;
+        self.claims.insert(digest.clone(), (holder, self.revision));
+        Written::Stored(self.revision)
     }
 
     /// Compare-and-swap. Judges every change that is stored.
@@ -52,8 +71,16 @@ impl Broker {
 fn judge(before: &JobRecord, after: &JobRecord) {
     assert!(after.fence >= before.fence, "a fence went back");
     assert_eq!(u64::from(after.attempts_started), after.fence);
-    if before.state.is_final() {
+    if before.state.is_final() && after.put_back == before.put_back {
         assert_eq!(after.state, before.state, "a job that had ended went on");
+    }
+    if after.put_back != before.put_back {
+        assert!(matches!(before.state, JobState::Failed { .. }), "no dead letter was put back");
+    }
+    if after.revocation.is_some() {
+        let runs_on = matches!(after.state, JobState::Running { .. });
+        assert!(after.state.is_final() || runs_on, "a revoked job waits for another session");
+        assert!(before.state == after.state || after.state.is_final(), "a revoked job was started");
     }
     if let (JobState::Running { session, .. }, JobState::Running { session: next, .. }) =
         (&before.state, &after.state)

@@ -9,15 +9,17 @@
 )]
 
 mod broker;
+mod clients;
 mod jobs;
 mod parties;
 mod process;
+mod timing;
 mod trace;
 mod world;
 
 use std::env;
 
-use self::world::World;
+use self::{timing::Timing, world::World};
 
 /// How many seeds the test command runs.
 const SEEDS: u64 = 10_000;
@@ -52,4 +54,18 @@ fn a_seed_run_twice_leaves_the_same_trace() {
         assert_eq!(run(seed, false), run(seed, false), "seed {seed}");
     }
     assert_ne!(run(0, false), run(1, false));
+}
+
+/// `cargo xtask world --timing` runs it. It asserts nothing: how long an event takes is the
+/// machine's matter.
+#[test]
+#[ignore = "it measures"]
+fn how_long_the_core_takes_for_an_event() {
+    let mut timing = Timing::default();
+    for seed in 0..number("DUET_WORLD_SEEDS").unwrap_or(SEEDS) {
+        let mut world = World::new(seed, false);
+        world.run();
+        timing.add(world.timing());
+    }
+    println!("{timing}");
 }

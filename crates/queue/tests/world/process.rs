@@ -10,7 +10,7 @@ use duet_queue::{
     store::{JobKey, Version},
 };
 
-use crate::broker::Announcement;
+use crate::{broker::Announcement, clients::Client};
 
 /// An announcement in hand.
 pub(crate) struct Permit {
@@ -23,8 +23,10 @@ pub(crate) struct Permit {
 #[derive(Clone)]
 pub(crate) enum Calling {
     Work { permit: u64, job: JobKey },
-    Sweep(JobKey),
+    Sweep,
+    Tell(JobKey),
     Report { number: u64 },
+    Client(Client),
 }
 
 pub(crate) struct Process {
@@ -41,7 +43,9 @@ pub(crate) struct Process {
     pub(crate) known: BTreeMap<JobKey, (Version, u64)>,
     pub(crate) callers: BTreeMap<Caller, Calling>,
     pub(crate) permits: BTreeMap<u64, Permit>,
-    pub(crate) sweeping: BTreeSet<JobKey>,
+    pub(crate) is_sweeping: bool,
+    /// The jobs whose revocations are being told.
+    pub(crate) telling: BTreeSet<JobKey>,
     /// The invitations under way: to whom, to which session, and until when it may be accepted.
     pub(crate) invitations: BTreeMap<ActionId, (PartyId, SessionId, u64)>,
     /// The seats of whose acceptance the core has heard, and which it has not released.
@@ -65,7 +69,8 @@ impl Process {
             known: BTreeMap::new(),
             callers: BTreeMap::new(),
             permits: BTreeMap::new(),
-            sweeping: BTreeSet::new(),
+            is_sweeping: false,
+            telling: BTreeSet::new(),
             invitations: BTreeMap::new(),
             accepted: BTreeSet::new(),
             questions: (0, 0),

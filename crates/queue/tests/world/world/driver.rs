@@ -1,19 +1,19 @@
 //! The driver of each core: what its actions do to the broker and the parties.
 
-use std::sync::Arc;
-
 use duet_protocol::ids::{Epoch, PaillierKeyId, SessionId, ShareIndex};
 use duet_queue::{
-    actions::{Action, ActionId, FoundSession, Invited, Outcome, Request, What},
+    actions::{Action, ActionId, FoundSession, Invited, Outcome, Reply, Request, What},
     failure::{Failure, running_pair},
-    store::{JobKey, StoreFailure, Version, Written},
+    intake::{Holders, Standing, Submitted, Told},
+    room::Fill,
+    store::{JobKey, StoreFailure, Written},
     terms::{PairTerms, Terms},
 };
 use duet_wire::{Code, Pair, Refusal, Seat, job::Evidence};
 
-use crate::{jobs, parties::Answer, process::Calling};
+use crate::{broker::Broker, jobs, parties::Answer, process::Calling};
 
-use super::{Happening, MAX_QUESTIONS, PROCESSES, World, millis, party};
+use super::{Happening, MAX_QUESTIONS, World, millis, party};
 
 impl World {
     pub(super) fn act(&mut self, process: usize, action: Action) {
@@ -83,7 +83,9 @@ impl World {
         let Action { id, what, .. } = action;
         let outcome = match what {
             What::Read { job, may_be_behind } => self.read(process, &job, may_be_behind),
-            What::Write { job, revision, record } => self.write(process, generation, &job, revision, &record),
+            What::Write { job, revision, record } => {
+                self.write(process, generation, &job, |broker| broker.write(&job, revision, &record))
+            }
             What::CreateSession(record) => {
                 self.broker.sessions.insert(record.session, *record);
                 Outcome::Written(Written::Stored(1))
@@ -98,14 +100,51 @@ impl World {
             }
             What::RemoveSession(session) => {
                 self.broker.sessions.remove(&session);
-                Outcome::Done
+                Outcome::Removed(Ok(()))
             }
+            What::Create(record) => {
+                let job = JobKey::of(&record);
+                self.write(process, generation, &job, |broker| broker.create(&record))
+            }
+            What::AskRoom(_) => {
+                let nearly_full = self.fault(3).then(|| "JOBS".to_owned());
+                Outcome::Room(Fill { nearly_full, ..Fill::default() })
+            }
+            What::AskBacklog => Outcome::Backlog(self.backlog()),
+            What::AskStanding { .. } => Outcome::Standing(Standing {
+                is_unknown: false,
+                silence: self.fault(5).then(|| Refusal::new(Code::PartyAway, "no party answers")),
+                is_tenants: true,
+                permission: Ok(()),
+                path: Ok(()),
+                terms: self.terms(),
+            }),
+            What::AskHolders { .. } => {
+                let parties = vec![party(ShareIndex::Service), party(ShareIndex::Partner)];
+                Outcome::Holders(Holders { owner: None, parties })
+            }
+            What::Tell(..) => Outcome::Told(match self.below(10) {
+                0 => Told::Refused(Refusal::new(Code::PolicyRefused, "it keeps none")),
+                1..4 if !self.is_calm() => Told::Silence,
+                4 if !self.is_calm() => Told::Refused(Refusal::new(Code::Locked, "not now")),
+                _ => Told::Kept,
+            }),
+            What::ReadClaim(digest) => Outcome::Holder(if self.fault(2) {
+                Err(StoreFailure::Unknown("no leader".to_owned()))
+            } else {
+                Ok(self.broker.claims.get(&digest).copied())
+            }),
+            What::WriteClaim { digest, holder, follows } => {
+                let written = self.unsure(|broker| broker.claim(&digest, holder, follows));
+                Outcome::Written(written.0)
+            }
+            What::Remove { .. } | What::Forget(_) => panic!("a job is removed within the hour"),
             What::AskBroker => Outcome::Broker(if self.fault(3) {
                 Err(Refusal::new(Code::UnsafeBroker, "one node forgets"))
             } else {
                 Ok(())
             }),
-            What::AskParties { .. } => self.terms(),
+            What::AskParties { .. } => Outcome::Terms(self.terms()),
             What::Invite { seat, session, .. } => {
                 return self.invite(process, generation, id, &seat, session);
             }
@@ -173,49 +212,59 @@ impl World {
         Outcome::Read(Ok(versions.get(at).cloned()))
     }
 
+    /// Stores a version of a job, and has every process learn of it.
     fn write(
         &mut self,
         process: usize,
         generation: u32,
         job: &JobKey,
-        revision: u64,
-        record: &Arc<duet_wire::JobRecord>,
+        store: impl FnOnce(&mut Broker) -> Written,
     ) -> Outcome {
+        let (written, is_stored) = self.unsure(store);
+        if is_stored {
+            let version = self.broker.jobs[job].last().unwrap().clone();
+            self.trace.line(self.now_ms, format_args!("{} is {}", job.job, version.record.state.name()));
+            self.tell(&version, Some(process));
+            let after_ms = if matches!(written, Written::Stored(_)) { 0 } else { 500 };
+            self.schedule(after_ms, Happening::Learn(process, generation, version));
+        }
+        Outcome::Written(written)
+    }
+
+    /// A write to the broker, which may fail, and may stay unconfirmed. Returns its outcome, and
+    /// whether it is stored.
+    fn unsure(&mut self, store: impl FnOnce(&mut Broker) -> Written) -> (Written, bool) {
         if self.fault(1) {
-            return Outcome::Written(Written::Failed(StoreFailure::Full));
+            return (Written::Failed(StoreFailure::Full), false);
         }
         let unknown = self.fault(3);
         if unknown && self.fault(50) {
-            return Outcome::Written(Written::Failed(StoreFailure::Unknown("not stored".to_owned())));
+            return (Written::Failed(StoreFailure::Unknown("not stored".to_owned())), false);
         }
-        let written = self.broker.write(job, revision, record);
-        if let Written::Stored(revision) = written {
-            self.trace.line(self.now_ms, format_args!("{} is {}", job.job, record.state.name()));
-            let version = Version { record: Arc::clone(record), revision };
-            self.tell(&version, Some(process));
-            let after_ms = if unknown { 500 } else { 0 };
-            self.schedule(after_ms, Happening::Learn(process, generation, version));
+        let written = store(&mut self.broker);
+        let is_stored = matches!(written, Written::Stored(_));
+        if unknown {
+            return (Written::Failed(StoreFailure::Unknown("not confirmed".to_owned())), is_stored);
         }
-        Outcome::Written(if unknown {
-            Written::Failed(StoreFailure::Unknown("not confirmed".to_owned()))
-        } else {
-            written
-        })
+        (written, is_stored)
     }
 
-    fn terms(&mut self) -> Outcome {
-        let seat = |index| Seat { party: party(index), index };
-        let terms = if self.fault(5) {
-            Err(Refusal::new(Code::PartyAway, "no worker answers"))
-        } else {
-            Ok(Terms {
+    fn terms(&mut self) -> PairTerms {
+        let is_away = self.fault(5);
+        let terms = |pair: Pair| {
+            if is_away {
+                return (pair, Err(Refusal::new(Code::PartyAway, "no worker answers")));
+            }
+            let seat = |index| Seat { party: party(index), index };
+            let terms = Terms {
                 epoch: Epoch(0),
                 paillier_key: PaillierKeyId([1; 16]),
-                initiator: seat(ShareIndex::Service),
-                responder: seat(ShareIndex::Partner),
-            })
+                initiator: seat(pair.initiator()),
+                responder: seat(pair.responder()),
+            };
+            (pair, Ok(terms))
         };
-        Outcome::Terms(PairTerms::from_iter([(Pair::ServicePartner, terms)]))
+        PairTerms::from_iter([Pair::ServicePartner, Pair::DeviceService].map(terms))
     }
 
     fn invite(&mut self, process: usize, generation: u32, id: ActionId, seat: &Seat, session: SessionId) {
@@ -280,15 +329,14 @@ impl World {
         for index in [ShareIndex::Service, ShareIndex::Partner] {
             self.parties.leave(&party(index), session);
         }
-        let up: Vec<usize> = (0..PROCESSES).filter(|process| self.processes[*process].is_up).collect();
         let again = Happening::Report { session, job: job.clone(), is_signed, left: left.saturating_sub(1) };
-        if up.is_empty() || self.fault(5) {
+        let drawn = self.draw_process();
+        let Some(process) = drawn.filter(|_| !self.fault(5)) else {
             if left > 0 {
                 self.schedule(1_000, again);
             }
             return;
-        }
-        let process = up[usize::try_from(self.below(u64::try_from(up.len()).unwrap())).unwrap()];
+        };
         let stale = self.fault(10);
         let versions = &self.broker.jobs[&job];
         let version = versions[versions.len().saturating_sub(if stale { 2 } else { 1 })].clone();
@@ -320,6 +368,16 @@ fn name(what: &What) -> String {
         What::Read { .. } => "read".to_owned(),
         What::Write { record, .. } => format!("write {}", record.state.name()),
         What::Learn(_) => "learn".to_owned(),
+        What::Create(_) => "create".to_owned(),
+        What::Remove { .. } => "remove".to_owned(),
+        What::Forget(_) => "forget".to_owned(),
+        What::AskRoom(_) => "ask-room".to_owned(),
+        What::AskBacklog => "ask-backlog".to_owned(),
+        What::AskStanding { .. } => "ask-standing".to_owned(),
+        What::AskHolders { .. } => "ask-holders".to_owned(),
+        What::Tell(party, _) => format!("tell {party}"),
+        What::ReadClaim(_) => "read-claim".to_owned(),
+        What::WriteClaim { .. } => "write-claim".to_owned(),
         What::CreateSession(record) => format!("create {}", record.session),
         What::FindSession { .. } => "find-session".to_owned(),
         What::EndSession(session, _) => format!("end {session}"),
@@ -336,7 +394,19 @@ fn name(what: &What) -> String {
         What::FindEnd(_) => "find-end".to_owned(),
         What::Announce { .. } => "announce".to_owned(),
         What::Note(_) => "note".to_owned(),
-        What::Reply(reply) => format!("reply {reply:?}"),
+        What::Reply(reply) => format!("reply {}", reply_name(reply)),
         What::End => "end".to_owned(),
+    }
+}
+
+/// A reply's name, for the trace.
+fn reply_name(reply: &Reply) -> String {
+    match reply {
+        Reply::Submitted(Ok(Submitted::Accepted(_))) => "accepted".to_owned(),
+        Reply::Submitted(Ok(Submitted::Known(_))) => "known".to_owned(),
+        Reply::Changed(Ok(record)) => format!("changed {}", record.state.name()),
+        Reply::Begun(Ok(_)) => "begun".to_owned(),
+        Reply::Signed(Ok(_)) => "signed".to_owned(),
+        other => format!("{other:?}"),
     }
 }

@@ -3,7 +3,7 @@
 use duet_queue::{
     actions::{Caller, Event, Looked, Reply, Request},
     line::Next,
-    need::{Need, need},
+    need::{Backlog, need},
     store::{JobKey, Version},
     summary::Summary,
 };
@@ -29,8 +29,9 @@ impl World {
             (Calling::Work { permit, job }, Reply::Looked(looked)) => {
                 self.looked(process, permit, &job, looked);
             }
-            (Calling::Sweep(job), Reply::Done(_)) => {
-                self.processes[process].sweeping.remove(&job);
+            (Calling::Sweep, Reply::Done(_)) => self.processes[process].is_sweeping = false,
+            (Calling::Tell(job), Reply::Done(_)) => {
+                self.processes[process].telling.remove(&job);
             }
             (Calling::Report { number, .. }, Reply::Signed(Err(_)) | Reply::Done(Err(_))) => {
                 // Its sender gets no acknowledgement and reports again.
@@ -41,6 +42,7 @@ impl World {
             (Calling::Report { number, .. }, Reply::Signed(Ok(_)) | Reply::Done(Ok(_))) => {
                 self.reports.remove(&number);
             }
+            (Calling::Client(client), reply) => self.answer_client(client, reply),
             (_, reply) => panic!("{reply:?} is the reply to another request"),
         }
     }
@@ -154,37 +156,33 @@ impl World {
             return;
         }
         let wall_ms = this.wall_ms(self.now_ms);
-        let due: Vec<(JobKey, Need, u32)> = this
-            .known
-            .iter()
-            .filter(|(job, _)| !this.sweeping.contains(*job))
-            .filter_map(|(job, (version, seen_ms))| {
-                let summary = Summary::new(&version.record, version.revision, *seen_ms);
-                let need = need(&self.queue, &summary, wall_ms)?;
-                Some((job.clone(), need, version.record.attempts_started))
-            })
-            .collect();
-        for (job, need, attempts) in due {
-            let request = match need {
-                Need::Expire => Request::Expire(job.clone()),
-                Need::EndSession => Request::EndStale(job.clone()),
-                Need::Publish => Request::PublishAgain(job.clone()),
-                Need::Remove => continue,
-                Need::Announce => {
-                    if self.broker.announcements.iter().any(|one| one.at_ms <= self.now_ms) {
-                        continue;
-                    }
-                    let in_work = self.processes.iter().any(|process| !process.permits.is_empty())
-                        || !self.broker.announcements.is_empty();
-                    let period = self.now_ms / millis(self.queue.announce_after);
-                    let wake_up = if in_work { attempts.to_string() } else { format!("{attempts}.{period}") };
-                    self.announce(&job, &wake_up);
-                    continue;
-                }
-            };
-            self.processes[process].sweeping.insert(job.clone());
-            self.ask(process, Calling::Sweep(job), request);
+        let (mut due, mut untold) = (Vec::new(), Vec::new());
+        for (job, (version, seen_ms)) in &this.known {
+            let summary = Summary::new(&version.record, version.revision, *seen_ms);
+            if summary.revocation_waits && !this.telling.contains(job) {
+                untold.push(job.clone());
+            }
+            if need(&self.queue, &summary, wall_ms).is_some() {
+                due.push(summary);
+            }
         }
+        for job in untold {
+            self.processes[process].telling.insert(job.clone());
+            self.ask(process, Calling::Tell(job.clone()), Request::TellParties(job));
+        }
+        if !due.is_empty() && !self.processes[process].is_sweeping {
+            self.processes[process].is_sweeping = true;
+            self.ask(process, Calling::Sweep, Request::Sweep(due));
+        }
+    }
+
+    /// The state of the announcements, as the broker shows it.
+    pub(super) fn backlog(&self) -> Backlog {
+        if self.broker.announcements.iter().any(|one| one.at_ms <= self.now_ms) {
+            return Backlog::Waiting;
+        }
+        let in_work = self.processes.iter().any(|process| !process.permits.is_empty());
+        if in_work || !self.broker.announcements.is_empty() { Backlog::InWork } else { Backlog::Empty }
     }
 
     pub(super) fn crash(&mut self, process: usize) {
@@ -203,11 +201,18 @@ impl World {
             self.broker.announcements.push(announcement);
         }
         for calling in callers.into_values() {
-            // The sender of a report gets no answer.
-            if let Calling::Report { number, .. } = calling
-                && let Some(again) = self.reports.remove(&number)
-            {
-                self.schedule(1_000, again);
+            match calling {
+                // The sender of a report gets no answer.
+                Calling::Report { number } => {
+                    if let Some(again) = self.reports.remove(&number) {
+                        self.schedule(1_000, again);
+                    }
+                }
+                Calling::Client(client) => {
+                    self.clients -= 1;
+                    self.ask_again(client);
+                }
+                Calling::Work { .. } | Calling::Sweep | Calling::Tell(_) => {}
             }
         }
         let after_ms = 500 + self.below(5_000);
