@@ -4,7 +4,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use duet_bus::{Address, PublishError, RequestError, Speaker, ends::StoredEnd, kv::Key};
+use duet_bus::{
+    Address, PublishError, RequestError, Speaker,
+    ends::StoredEnd,
+    kv::Key,
+    streams,
+};
 use duet_protocol::{
     codec,
     ids::{SessionId, WalletId},
@@ -247,7 +252,12 @@ impl Orchestrator {
         message_id: &str,
     ) -> Result<(), PublishFailure> {
         let document = serde_json::to_vec(document)?;
-        self.bus.publish_stored(&address, document, Some(message_id), PUBLISH_DEADLINE).await?;
+        // A new end must not take a place that another end had before the broker went back.
+        self.broker.require_compared().await.map_err(PublishFailure::NotCompared)?;
+        let stored = self.bus.publish_stored(&address, document, Some(message_id), PUBLISH_DEADLINE).await?;
+        if !matches!(address, Address::Dead(_)) {
+            self.stores.saw(streams::RESULTS, stored.sequence);
+        }
         Ok(())
     }
 
@@ -305,6 +315,8 @@ impl Orchestrator {
 enum PublishFailure {
     #[error(transparent)]
     Broker(#[from] PublishError),
+    #[error("{0}")]
+    NotCompared(Refusal),
     #[error("it does not serialise: {0}")]
     Document(#[from] serde_json::Error),
 }

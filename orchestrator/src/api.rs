@@ -14,7 +14,7 @@ use duet_wire::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::feed::Cursor;
+use crate::epochs::Cursor;
 
 /// The outcome of a job: a signature, or why there is none. Empty while the job is open.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,12 +246,12 @@ pub struct EndView {
 pub struct UnshowableEnd(String);
 
 impl EndView {
-    /// The view of `end`, an entry of the stream.
+    /// The view of `end`, an entry of the stream, at its place `cursor`.
     ///
     /// # Errors
     /// When it does not parse.
-    pub(crate) fn of(end: &StoredEnd) -> Result<Self, UnshowableEnd> {
-        let cursor = Cursor(end.sequence).to_string();
+    pub(crate) fn of(cursor: Cursor, end: &StoredEnd) -> Result<Self, UnshowableEnd> {
+        let cursor = cursor.to_string();
         let unshowable = |error: serde_json::Error| UnshowableEnd(error.to_string());
         match &end.address {
             Address::Result(_) => {

@@ -12,7 +12,7 @@
 //! reported first, from their own records, and skipped in the stream. A cursor says how many of
 //! those were reported, or names a place in the stream. It means the same to every orchestrator.
 
-use core::{fmt, str::FromStr};
+use core::fmt;
 use std::{collections::HashSet, sync::Arc};
 
 use duet_bus::{
@@ -35,7 +35,8 @@ use tokio::time::{Duration, timeout};
 
 use crate::{
     api::{BatchJobView, BatchView, EndView},
-    feed::{Cursor, InvalidCursor, Reader},
+    epochs::{Cursor, CursorGone, FIRST, InvalidCursor},
+    feed::{Reader, Unread},
     jobs::StoreError,
     orchestrator::Orchestrator,
 };
@@ -90,15 +91,26 @@ impl fmt::Display for BatchCursor {
     }
 }
 
-impl FromStr for BatchCursor {
-    type Err = InvalidCursor;
-    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
-        match text.split_once('.') {
-            Some((at, told)) => {
-                Ok(Self { at: at.parse()?, before: Some(told.parse().map_err(|_| InvalidCursor)?) })
+impl BatchCursor {
+    /// Reads a cursor. `present` is the broker's epoch.
+    ///
+    /// The version before had no epochs: it wrote `17`, and `17.3` for the third of the earlier
+    /// ends. If that reads as a place in an epoch, the first 17 places have at most 17 earlier
+    /// ends, so it lies before the batch and its earlier ends are reported again.
+    pub(crate) fn read(text: &str, present: u64) -> Result<Self, InvalidCursor> {
+        let number = |text: &str| text.parse::<u64>().map_err(|_| InvalidCursor);
+        let told = |text: &str| text.parse::<usize>().map_err(|_| InvalidCursor);
+        Ok(match text.split('.').collect::<Vec<_>>()[..] {
+            [epoch, place, before] => {
+                let at = Cursor { epoch: number(epoch)?, place: number(place)? };
+                Self { at, before: Some(told(before)?) }
             }
-            None => Ok(Self { at: text.parse()?, before: None }),
-        }
+            [place, before] if !(FIRST..=present).contains(&number(place)?) => {
+                let at = Cursor { epoch: FIRST, place: number(place)? };
+                Self { at, before: Some(told(before)?) }
+            }
+            _ => Self { at: text.parse()?, before: None },
+        })
     }
 }
 
@@ -246,34 +258,41 @@ pub(crate) struct BatchReader {
 
 impl BatchReader {
     /// A reader of the ends of `record`'s jobs after `after`; of all ends when `after` is `None`.
+    ///
+    /// # Errors
+    /// When other ends may have had the cursor's place since.
     pub(crate) fn new(
         orchestrator: &Arc<Orchestrator>,
         record: BatchRecord,
         after: Option<BatchCursor>,
-    ) -> Self {
-        let start = Cursor(record.after);
-        let (at, before) = match after {
+    ) -> Result<Self, CursorGone> {
+        let epochs = orchestrator.stores.epochs();
+        let start = record.after;
+        let (place, before) = match after {
             None => (start, 0),
-            Some(BatchCursor { at, before: Some(told) }) => (at.max(start), told),
-            Some(BatchCursor { at, before: None }) if at < start => (start, 0),
-            Some(BatchCursor { at, before: None }) => (at, record.ended_before.len()),
+            Some(BatchCursor { at, before: Some(told) }) => (epochs.resume(at)?.max(start), told),
+            Some(BatchCursor { at, before: None }) => match epochs.resume(at)? {
+                place if place < start => (start, 0),
+                place => (place, record.ended_before.len()),
+            },
         };
-        Self {
+        let at = Cursor { epoch: epochs.present(), place };
+        Ok(Self {
             orchestrator: Arc::clone(orchestrator),
             reader: Reader::new(orchestrator, &record.tenant, at),
             jobs: record.jobs.iter().copied().collect(),
             record,
             before,
             told: HashSet::new(),
-        }
+        })
     }
 
     /// Waits for the next end. `None` when every job of the batch has ended and all ends were
     /// reported.
     ///
     /// # Errors
-    /// When the broker does not answer.
-    pub(crate) async fn next(&mut self) -> Result<Option<EndView>, EndsUnavailable> {
+    /// See [`Unread`].
+    pub(crate) async fn next(&mut self) -> Result<Option<EndView>, Unread> {
         if let Some(view) = self.next_of_before().await? {
             return Ok(Some(view));
         }
@@ -308,13 +327,16 @@ impl BatchReader {
 
     /// The next of the earlier ends. A job that was put back since is reported by the stream
     /// instead.
-    async fn next_of_before(&mut self) -> Result<Option<EndView>, EndsUnavailable> {
+    async fn next_of_before(&mut self) -> Result<Option<EndView>, Unread> {
         while let Some(EndedBefore { job, ended_at_ms }) = self.record.ended_before.get(self.before).copied()
         {
             let entry = self.orchestrator.jobs.get(&Key::from((&self.record.tenant, job))).await;
             let entry = entry.map_err(|error| EndsUnavailable(error.to_string()))?;
             self.before += 1;
-            let cursor = BatchCursor { at: Cursor(self.record.after), before: Some(self.before) };
+            let cursor = BatchCursor {
+                at: Cursor { place: self.record.after, ..self.reader.cursor() },
+                before: Some(self.before),
+            };
             let record = entry.map(|entry| entry.value).filter(|record| record.updated_at_ms == ended_at_ms);
             if let Some(view) = record.and_then(|record| EndView::of_record(&record, cursor.to_string())) {
                 self.told.insert(job);
@@ -331,11 +353,18 @@ mod tests {
 
     #[test]
     fn cursors_are_read_as_they_are_written() {
-        for text in ["0", "17", "17.3"] {
-            assert_eq!(text.parse::<BatchCursor>().unwrap().to_string(), text);
+        for text in ["1.0", "2.17", "2.17.3"] {
+            assert_eq!(BatchCursor::read(text, 2).unwrap().to_string(), text);
         }
-        for text in ["", "x", "1.", ".1", "-1", "1.2.3"] {
-            assert_eq!(text.parse::<BatchCursor>(), Err(InvalidCursor), "{text}");
+        for (before, now) in [("17", "1.17"), ("17.3", "1.17.3"), ("3.2", "1.3.2"), ("0.0", "1.0.0")] {
+            assert_eq!(
+                BatchCursor::read(before, 2).unwrap().to_string(),
+                now,
+                "as the version before wrote it"
+            );
+        }
+        for text in ["", "x", "1.", ".1", "-1", "1.2.3.4", "1.2.x"] {
+            assert_eq!(BatchCursor::read(text, 2), Err(InvalidCursor), "{text}");
         }
     }
 }

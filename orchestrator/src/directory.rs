@@ -13,6 +13,7 @@ use std::{
 
 use duet_bus::Bus;
 use duet_protocol::{
+    codec,
     ids::{PartyId, ShareIndex, WalletId},
     public_key::{ChainCode, DerivationPath, PublicKey},
 };
@@ -20,6 +21,7 @@ use duet_queue::{intake::unknown_wallet, terms::Terms};
 use duet_wire::{
     Code, Pair, PayloadKindTag, Refusal, Seat, TenantId, WalletInfo,
     card_request::{CardReply, CardRequest, MAX_WALLETS_PER_PAGE},
+    remembered,
     wallet::{InitiatorState, WalletParty, WalletStatus},
 };
 use futures::future::join_all;
@@ -357,6 +359,20 @@ impl Directory {
         if let Some((_, prober)) = self.parties.iter().find(|(entry, _)| entry.party == *party) {
             prober.doubt(wallet);
         }
+    }
+
+    /// What `party` remembers of the broker. Nothing if its version keeps nothing.
+    ///
+    /// # Errors
+    /// Why it does not answer.
+    pub(crate) async fn recall(&self, party: &PartyId) -> Result<Vec<remembered::Remembered>, Refusal> {
+        let prober = self.parties.iter().find(|(entry, _)| entry.party == *party).map(|(_, prober)| prober);
+        let Some(prober) = prober else { return Ok(Vec::new()) };
+        let reply = prober.request(&remembered::Recall).await.map_err(|unanswered| unanswered.refusal)?;
+        // A worker of the version before refuses the question.
+        Ok(codec::decode::<remembered::Recalled>(&reply)
+            .map(|recalled| recalled.remembered)
+            .unwrap_or_default())
     }
 
     /// The parties, and why each is silent that is.

@@ -1,12 +1,12 @@
 //! How a tenant's jobs ended, in the order of publication: for `GET /v1/results`, for batches, and
 //! for other readers of results.
 //!
-//! Ends lie in one stream of the broker, and a cursor is a place in that stream. So a cursor means
-//! the same to every orchestrator and after any restart. Each end after the cursor is returned
-//! once, whichever orchestrator answers. Reading needs no consumer at the broker: each reader asks
+//! Ends lie in one stream of the broker, and a cursor is a place in that stream, with the broker's
+//! epoch ([`Cursor`]). So a cursor means the same to every orchestrator and after any restart, and
+//! one whose place other ends have taken is refused. Each end after the cursor is returned once,
+//! whichever orchestrator answers. Reading needs no consumer at the broker: each reader asks
 //! for its tenant's next end, and one follower per process wakes the readers when there is one.
 
-use core::{fmt, str::FromStr};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,14 +16,18 @@ use duet_bus::{
     Address,
     ends::{EndsUnavailable, StoredEnd},
 };
-use duet_wire::{Code, JobEnded, JobRecord, JobState, Refusal, SignedResult, TenantId};
+use duet_wire::{Code, JobEnded, JobRecord, JobState, Problem, Refusal, SignedResult, TenantId};
 use tokio::{
     sync::watch,
     time::{Duration, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{api::EndView, orchestrator::Orchestrator};
+use crate::{
+    api::EndView,
+    epochs::{Cursor, CursorGone},
+    orchestrator::Orchestrator,
+};
 
 /// The pause before a follower that ended is begun anew.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
@@ -31,32 +35,31 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
 /// How long a reader waits before it looks for itself, in case the follower missed an end.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
-/// A place in the sequence of ends: the place of the last end that was read, 0 before the first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Cursor(pub(crate) u64);
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+/// Why ends were not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unread {
+    /// The broker does not answer.
+    #[error(transparent)]
+    Broker(#[from] EndsUnavailable),
+    /// It is not known yet whether the broker holds what it held before.
+    #[error("{0}")]
+    NotCompared(Refusal),
+    /// The reader has ends that the broker forgot.
+    #[error(transparent)]
+    Gone(#[from] CursorGone),
 }
 
-impl FromStr for Cursor {
-    type Err = InvalidCursor;
-    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
-        text.parse().map(Self).map_err(|_| InvalidCursor)
+impl From<Unread> for Problem {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Gone(gone) => gone.into(),
+            Unread::NotCompared(refusal) => refusal.into(),
+            Unread::Broker(error) => {
+                tracing::warn!(%error, "results were not read");
+                Self::new(Code::StorageUnavailable, "the results cannot be read now; try again")
+            }
+        }
     }
-}
-
-/// The text is not a cursor of this interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected a cursor: the id of an event, or `next` of a page")]
-pub(crate) struct InvalidCursor;
-
-/// The refusal of a request for results that cannot be read.
-pub(crate) fn unreadable(error: &EndsUnavailable) -> Refusal {
-    tracing::warn!(%error, "results were not read");
-    Refusal::new(Code::StorageUnavailable, "the results cannot be read now; try again")
 }
 
 /// The readers that wait for ends, by tenant.
@@ -146,22 +149,34 @@ impl Reader {
         Self { orchestrator: Arc::clone(orchestrator), tenant: tenant.clone(), at: after, told }
     }
 
+    /// Where the reader is: the cursor of the end that it returned last.
+    pub(crate) const fn cursor(&self) -> Cursor {
+        self.at
+    }
+
     /// The next end, if there is one now. Skips ends that cannot be shown.
     ///
     /// # Errors
-    /// When the broker does not answer.
+    /// See [`Unread`].
     ///
     /// # Cancel safety
     /// Cancel safe: an end is either returned or still to come.
-    pub(crate) async fn next_now(&mut self) -> Result<Option<EndView>, EndsUnavailable> {
+    pub(crate) async fn next_now(&mut self) -> Result<Option<EndView>, Unread> {
+        let Orchestrator { broker, stores, bus, .. } = &*self.orchestrator;
         loop {
             // Before the question, so that an end stored after it wakes the reader.
             self.told.mark_unchanged();
-            let Some(end) = self.orchestrator.bus.next_end(&self.tenant, self.at.0).await? else {
-                return Ok(None);
-            };
-            self.at = Cursor(end.sequence);
-            match EndView::of(&end) {
+            broker.require_compared().await.map_err(Unread::NotCompared)?;
+            let epochs = stores.epochs();
+            self.at = Cursor { epoch: epochs.present(), place: epochs.resume(self.at)? };
+            let end = bus.next_end(&self.tenant, self.at.place).await?;
+            if !broker.is_compared() || stores.epochs().present() != self.at.epoch {
+                // The answer may be of an earlier copy.
+                continue;
+            }
+            let Some(end) = end else { return Ok(None) };
+            self.at.place = end.sequence;
+            match EndView::of(self.at, &end) {
                 Ok(view) => return Ok(Some(view)),
                 Err(error) => tracing::error!(sequence = end.sequence, %error, "an end cannot be shown"),
             }

@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use duet_bus::kv::{Bucket, Entry, Key, ReadError, Revision, WriteError};
@@ -95,11 +98,30 @@ pub(crate) fn request_of(record: &JobRecord) -> Result<SigningRequest, StoreErro
 pub(crate) struct Jobs {
     bucket: Bucket<JobRecord>,
     board: Arc<Board>,
+    /// The highest revision that the broker has acknowledged to this process.
+    acknowledged: Arc<AtomicU64>,
 }
 
 impl Jobs {
-    pub(crate) const fn new(bucket: Bucket<JobRecord>, board: Arc<Board>) -> Self {
-        Self { bucket, board }
+    pub(crate) fn new(bucket: Bucket<JobRecord>, board: Arc<Board>) -> Self {
+        Self { bucket, board, acknowledged: Arc::default() }
+    }
+
+    /// The highest revision that the broker has acknowledged to this process since
+    /// [`Self::forget_acknowledged`]; 0 if none.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// The bucket's revisions count on from a lower one.
+    pub(crate) fn forget_acknowledged(&self) {
+        self.acknowledged.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes over what the broker has just stored.
+    fn stored(&self, key: &Key, record: JobRecord, revision: Revision) -> Snapshot {
+        self.acknowledged.fetch_max(revision.into(), Ordering::Relaxed);
+        self.board.apply(key, record, revision)
     }
 
     pub(crate) const fn bucket(&self) -> &Bucket<JobRecord> {
@@ -126,7 +148,7 @@ impl Jobs {
     pub(crate) async fn create(&self, record: JobRecord) -> Result<Snapshot, WriteError> {
         let key = Key::from((&record.tenant, record.id));
         let revision = self.bucket.create(&key, &record).await?;
-        Ok(self.board.apply(&key, record, revision))
+        Ok(self.stored(&key, record, revision))
     }
 
     /// Stores `record` if the entry still is at `revision`.
@@ -137,7 +159,7 @@ impl Jobs {
         revision: Revision,
     ) -> Result<Snapshot, WriteError> {
         let revision = self.bucket.update(key, &record, revision).await?;
-        Ok(self.board.apply(key, record, revision))
+        Ok(self.stored(key, record, revision))
     }
 
     /// Drops from the board a job that the bucket no longer has. The board has not heard of the

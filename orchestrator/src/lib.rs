@@ -68,6 +68,7 @@ mod broker_proof;
 mod clock;
 mod digests;
 mod directory;
+mod epochs;
 mod feed;
 mod http;
 mod jobs;

@@ -101,6 +101,8 @@ pub(crate) struct Metrics {
     accepted: Counter,
     put_back: Counter,
     stores_lost: Counter,
+    broker_went_back: Counter,
+    broker_epoch: Gauge,
     ended: Family<EndLabels, Counter>,
     duration: Family<OutcomeLabel, Histogram>,
     queue_wait: Histogram,
@@ -125,6 +127,8 @@ impl Default for Metrics {
             accepted: Counter::default(),
             put_back: Counter::default(),
             stores_lost: Counter::default(),
+            broker_went_back: Counter::default(),
+            broker_epoch: Gauge::default(),
             ended: Family::default(),
             duration: Family::new_with_constructor(|| Histogram::new(JOB_SECONDS)),
             queue_wait: Histogram::new(JOB_SECONDS),
@@ -189,6 +193,18 @@ impl Metrics {
             "streams and buckets that the broker had lost and that the orchestrator made anew. \
              Watch for: above 0: the queue's content is gone (deploy/README.md)",
             self.stores_lost.clone(),
+        );
+        registry.register(
+            "duet_broker_went_back",
+            "how often the orchestrator found the broker put back to an earlier copy of its store. \
+             Watch for: above 0: what was accepted since is gone (deploy/README.md)",
+            self.broker_went_back.clone(),
+        );
+        registry.register(
+            "duet_broker_epoch",
+            "the broker's epoch: 1, and one more each time that it was put back or lost its store; 0 \
+             before the first comparison. Watch for: orchestrators that differ for minutes",
+            self.broker_epoch.clone(),
         );
         registry.register(
             "duet_jobs_ended",
@@ -296,6 +312,14 @@ impl Metrics {
     }
 
     /// Counts streams and buckets that were found lost.
+    pub(crate) fn broker_went_back(&self) {
+        self.broker_went_back.inc();
+    }
+
+    pub(crate) fn broker_epoch(&self, epoch: u64) {
+        self.broker_epoch.set(epoch.try_into().unwrap_or(i64::MAX));
+    }
+
     pub(crate) fn stores_lost(&self, count: usize) {
         self.stores_lost.inc_by(count as u64);
     }

@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use duet_bus::{Address, Bus, RequestError, Speaker};
 use duet_protocol::{
-    codec,
+    codec::{self, Message},
     ids::{PartyId, WalletId},
 };
 use duet_wire::{
@@ -158,20 +158,25 @@ impl Prober {
     /// # Errors
     /// Why there is no answer.
     pub(crate) async fn ask(&self, request: &CardRequest) -> Result<CardReply, Unanswered> {
-        let internal = |error: &dyn core::fmt::Display| Refusal::new(Code::Internal, error.to_string());
-        let payload = codec::encode(request).map_err(|error| Unanswered::here(internal(&error)))?;
-        let address = Address::Card { from: Speaker::Orchestrator, to: self.party.clone() };
-        let reply = self
-            .bus
-            .request(&address, Bytes::from(payload), ANSWER_DEADLINE)
-            .await
-            .map_err(|error| Unanswered::by(&error, &self.party))?;
+        let reply = self.request(request).await?;
         codec::decode(&reply).map_err(|error| {
             let party = &self.party;
             tracing::warn!(%party, %error, "a party's answer does not parse");
             let message = format!("the answer of {party} does not parse");
             Unanswered::here(Refusal::new(Code::PeerMisbehaved, message))
         })
+    }
+
+    /// Sends the party a question. Returns the bytes of its answer.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(crate) async fn request(&self, question: &impl Message) -> Result<Bytes, Unanswered> {
+        let internal = |error: &dyn core::fmt::Display| Refusal::new(Code::Internal, error.to_string());
+        let payload = codec::encode(question).map_err(|error| Unanswered::here(internal(&error)))?;
+        let address = Address::Card { from: Speaker::Orchestrator, to: self.party.clone() };
+        let asked = self.bus.request(&address, Bytes::from(payload), ANSWER_DEADLINE).await;
+        asked.map_err(|error| Unanswered::by(&error, &self.party))
     }
 
     /// Notes what the result of a question says of the party.

@@ -204,7 +204,7 @@ impl ApiServer {
         config.webhooks.check()?;
         let patience = config.broker.patience;
         let bus = Bus::connect(config.broker).await?;
-        let Buckets { jobs, sessions, batches, endpoints, retries, claims, answers } =
+        let Buckets { jobs, sessions, batches, endpoints, retries, claims, answers, meta } =
             prepare_storage(&bus, &config.storage, patience).await?;
         // The board and all writers below need the time.
         let clock = Clock::default();
@@ -244,6 +244,7 @@ impl ApiServer {
             batches,
             claims,
             answers,
+            meta,
             board,
             nonces: approval::Nonces::default(),
             audit,

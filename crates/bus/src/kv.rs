@@ -44,6 +44,11 @@ pub const DIGESTS: &str = "duet_digests";
 /// The bucket of the first signature of each message and each typed data; kept as long as the audit
 /// log.
 pub const ANSWERS: &str = "duet_answers";
+/// The bucket of what concerns the broker as a whole: its epoch.
+pub const META: &str = "duet_meta";
+
+/// The bound of [`META`] in bytes. It holds one entry of some hundred kilobytes at most.
+const META_MAX_BYTES: i64 = 16 * 1024 * 1024;
 
 /// Values kept per key: the newest only. A job's record contains its own history. A bucket that
 /// kept earlier values would hold a quarter of the jobs.
@@ -63,6 +68,12 @@ impl fmt::Display for Key {
 }
 
 impl Key {
+    /// The key of the broker's epoch.
+    #[must_use]
+    pub fn of_broker() -> Self {
+        Self("broker".to_owned())
+    }
+
     /// The key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -344,9 +355,13 @@ fn bucket_config(name: &str, settings: &StorageSettings) -> Config {
             ANSWERS => settings.audit_max_age,
             _ => Duration::ZERO,
         },
-        // A claim has some 200 bytes, a twentieth of a job's record. A quarter of the room is more
-        // than enough.
-        max_bytes: if name == DIGESTS { settings.bucket_max_bytes / 4 } else { settings.bucket_max_bytes },
+        max_bytes: match name {
+            // A claim has some 200 bytes, a twentieth of a job's record. A quarter of the room is
+            // more than enough.
+            DIGESTS => settings.bucket_max_bytes / 4,
+            META => META_MAX_BYTES,
+            _ => settings.bucket_max_bytes,
+        },
         storage: StorageType::File,
         num_replicas: settings.replicas,
         discard: DiscardPolicy::New,
@@ -374,6 +389,27 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
                 revision: Revision(entry.revision),
             })),
             Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Reads the newest value, as the bucket's leader knows it. Unlike [`Self::get`] it does not
+    /// ask a server that may be behind.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn newest(&self, key: &Key) -> Result<Option<Entry<T>>, ReadError> {
+        let subject = format!("{}{key}", self.store.prefix);
+        match self.store.stream.get_last_raw_message_by_subject(&subject).await {
+            // A marker has no payload, and no value is empty.
+            Ok(newest) if newest.payload.is_empty() => Ok(None),
+            Ok(newest) => Ok(Some(Entry {
+                value: self.parse(key.as_str(), &newest.payload)?,
+                revision: Revision(newest.sequence),
+            })),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => {
+                Err(ReadError::Unavailable { bucket: self.store.name.clone(), reason: error.to_string() })
+            }
         }
     }
 

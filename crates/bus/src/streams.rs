@@ -169,7 +169,10 @@ pub enum StorageError {
 pub struct StreamLook {
     /// When it was created, in nanoseconds since 1970 by the broker's clock. A stream that replaced
     /// it under the same name has a later time.
-    pub created_ns: i128,
+    pub created_ns: u64,
+    /// The sequence of its last message, 0 before the first. A stream that was put back to an
+    /// earlier copy has a lower one than before.
+    pub last_sequence: u64,
     /// How many bytes it holds.
     pub bytes: u64,
     /// The bound in bytes; 0 or below means none.
@@ -186,7 +189,8 @@ impl Bus {
             Ok(stream) => {
                 let info = stream.cached_info();
                 Ok(Some(StreamLook {
-                    created_ns: info.created.unix_timestamp_nanos(),
+                    created_ns: info.created.unix_timestamp_nanos().try_into().unwrap_or_default(),
+                    last_sequence: info.state.last_sequence,
                     bytes: info.state.bytes,
                     max_bytes: info.config.max_bytes,
                 }))

@@ -155,6 +155,8 @@ codes! {
     JobExpired = "job-expired", 410, Ended, "Expired";
     /// The job was cancelled.
     Cancelled = "cancelled", 410, Ended, "Cancelled";
+    /// The broker went back in time after the cursor was given out.
+    CursorGone = "cursor-gone", 410, Ended, "Cursor gone";
     /// The requester made the request valid for longer than parties allow.
     ValidTooLong = "valid-too-long", 403, Refused, "Valid for too long";
     /// The request was issued before the party's store was restored.
@@ -283,6 +285,7 @@ impl Code {
             | Self::AdmissionToken
             | Self::NotFound
             | Self::MethodNotAllowed
+            | Self::CursorGone
             | Self::InvalidEndpoint
             | Self::WrongPassphrase => Class::NeverFromASession,
         }

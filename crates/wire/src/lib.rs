@@ -31,6 +31,7 @@ pub mod policy;
 pub mod priority;
 pub mod progress;
 pub mod record;
+pub mod remembered;
 pub mod request;
 pub mod result;
 pub mod revocation;

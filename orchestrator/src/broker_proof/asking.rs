@@ -38,6 +38,13 @@ const TRIES: u32 = 3;
 /// The pause between them.
 const TRY_PAUSE: Duration = Duration::from_millis(250);
 
+/// How long one comparison of the streams may take.
+const COMPARE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The pause before streams that could not be compared are compared again. A broker that has just
+/// started answers nothing about them for a moment.
+const COMPARE_PAUSE: Duration = Duration::from_millis(250);
+
 /// How long a caller waits for a verdict, which takes a little longer than all tries.
 const VERDICT_PATIENCE: Duration = Duration::from_secs(6);
 
@@ -48,6 +55,9 @@ pub(crate) struct BrokerProof {
     is_trusted: bool,
     /// `None` until the nodes have been asked over the present connection.
     verdict: watch::Sender<Option<Result<(), Flaw>>>,
+    /// Whether its streams were compared over the present connection with what is remembered of
+    /// them.
+    is_compared: watch::Sender<bool>,
 }
 
 impl BrokerProof {
@@ -57,7 +67,7 @@ impl BrokerProof {
                 "the broker is trusted unseen (--trust-broker): a power cut may revoke what it acknowledged"
             );
         }
-        Self { is_trusted, verdict: watch::Sender::default() }
+        Self { is_trusted, verdict: watch::Sender::default(), is_compared: watch::Sender::default() }
     }
 
     pub(crate) const fn is_trusted(&self) -> bool {
@@ -71,23 +81,48 @@ impl BrokerProof {
 
     /// Waits for a verdict, a few seconds at most. Returns why jobs may not be accepted or started.
     pub(crate) async fn require(&self) -> Result<(), Refusal> {
-        if self.is_trusted {
-            return Ok(());
+        if !self.is_trusted {
+            let mut verdict = self.verdict.subscribe();
+            let known = timeout(VERDICT_PATIENCE, verdict.wait_for(Option::is_some)).await;
+            match known.ok().and_then(Result::ok).and_then(|verdict| verdict.clone()) {
+                Some(verdict) => verdict?,
+                None => {
+                    return Err(Refusal::new(
+                        Code::BrokerUnreachable,
+                        "there is no connection to the broker",
+                    ));
+                }
+            }
         }
-        let mut verdict = self.verdict.subscribe();
-        let known = timeout(VERDICT_PATIENCE, verdict.wait_for(Option::is_some)).await;
-        match known.ok().and_then(Result::ok).and_then(|verdict| verdict.clone()) {
-            Some(verdict) => Ok(verdict?),
-            None => Err(Refusal::new(Code::BrokerUnreachable, "there is no connection to the broker")),
+        self.require_compared().await
+    }
+
+    /// Waits until the streams were compared over the present connection, a few seconds at most.
+    /// Before that, what is in them may be an earlier copy.
+    pub(crate) async fn require_compared(&self) -> Result<(), Refusal> {
+        let mut is_compared = self.is_compared.subscribe();
+        match timeout(VERDICT_PATIENCE, is_compared.wait_for(|is_compared| *is_compared)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Refusal::new(
+                Code::StorageUnavailable,
+                "the broker's streams are not compared yet with what is remembered of them; try again",
+            )),
         }
+    }
+
+    /// Whether the streams were compared over the present connection.
+    pub(crate) fn is_compared(&self) -> bool {
+        *self.is_compared.borrow()
     }
 
     /// Waits until jobs may be started.
     pub(crate) async fn allowed(&self) {
-        if !self.is_trusted
-            && self.verdict.subscribe().wait_for(|verdict| matches!(verdict, Some(Ok(())))).await.is_err()
-        {
-            // The sender is part of `self`, so this does not happen.
+        let (mut verdict, mut is_compared) = (self.verdict.subscribe(), self.is_compared.subscribe());
+        let is_safe = async {
+            self.is_trusted || verdict.wait_for(|verdict| matches!(verdict, Some(Ok(())))).await.is_ok()
+        };
+        if !is_safe.await || is_compared.wait_for(|is_compared| *is_compared).await.is_err() {
+            // The senders are part of `self`, so this does not happen.
             pending::<()>().await;
         }
     }
@@ -95,6 +130,7 @@ impl BrokerProof {
     /// The connection is another one now.
     fn forget(&self) {
         self.verdict.send_replace(None);
+        self.is_compared.send_replace(false);
     }
 
     fn note(&self, verdict: Result<(), Flaw>) {
@@ -139,11 +175,12 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
     let (bus, proof, clock) = (&orchestrator.bus, &orchestrator.broker, &orchestrator.clock);
     let mut events = bus.events();
     let asking = async {
+        forget(&orchestrator);
         loop {
             tokio::select! {
                 // The answers may be another server's than the one that is connected now.
                 () = connection_changed(&mut events) => {
-                    proof.forget();
+                    forget(&orchestrator);
                     continue;
                 }
                 asked = ask(bus) => if let Some(answers) = asked {
@@ -154,15 +191,41 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
             }
             let is_well = proof.is_safe() && clock.require_agreement().is_ok();
             let pause = if is_well { ASK_EVERY } else { ASK_UNSAFE_EVERY };
+            let comparing = async {
+                compare(&orchestrator).await;
+                pending::<()>().await;
+            };
             tokio::select! {
-                () = connection_changed(&mut events) => proof.forget(),
-                () = sleep(pause) => {}
+                () = connection_changed(&mut events) => forget(&orchestrator),
+                // The broker may be mended before its streams can be compared.
+                _ = timeout(pause, comparing) => {}
             }
         }
     };
     tokio::select! {
         () = stop.cancelled() => {}
         () = asking => {}
+    }
+}
+
+/// The connection is another one now: its server may hold an earlier copy.
+fn forget(orchestrator: &Orchestrator) {
+    orchestrator.broker.forget();
+    orchestrator.stores.hear_anew(orchestrator.directory.parties().cloned());
+}
+
+/// Compares the streams with what is remembered of them, unless that was done over this connection.
+/// Tries until it succeeds.
+async fn compare(orchestrator: &Orchestrator) {
+    while !orchestrator.broker.is_compared() {
+        match timeout(COMPARE_DEADLINE, orchestrator.compare_stores()).await {
+            Ok(Ok(_)) => drop(orchestrator.broker.is_compared.send_replace(true)),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the broker's streams are not compared yet");
+                sleep(COMPARE_PAUSE).await;
+            }
+            Err(_) => tracing::debug!("the broker's streams do not answer"),
+        }
     }
 }
 
@@ -200,6 +263,7 @@ mod tests {
     async fn a_new_connection_has_no_verdict_until_its_nodes_were_asked() {
         let proof = BrokerProof::new(false);
         proof.note(Ok(()));
+        proof.is_compared.send_replace(true);
         assert_eq!(proof.require().await, Ok(()));
         proof.forget();
         assert!(!proof.is_safe());

@@ -135,13 +135,13 @@ pub(super) async fn follow(
     query: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(EventsQuery { after }) = query.map_err(|_| bad_query("after"))?;
-    let after: Option<BatchCursor> =
-        results::resumed(after, &headers)
-            .map(|text| text.parse())
-            .transpose()
-            .map_err(|error| ApiError::new(Code::MalformedJson, format!("after: {error}")))?;
+    let present = orchestrator.stores.epochs().present();
+    let after: Option<BatchCursor> = results::resumed(after, &headers)
+        .map(|text| BatchCursor::read(&text, present))
+        .transpose()
+        .map_err(|error| ApiError::new(Code::MalformedJson, format!("after: {error}")))?;
     let record = record(&orchestrator, &tenant, &id).await?;
-    let mut reader = BatchReader::new(&orchestrator, record.clone(), after);
+    let mut reader = BatchReader::new(&orchestrator, record.clone(), after).map_err(Problem::from)?;
     let teller = Arc::clone(&orchestrator);
     stream::open(&orchestrator, &tenant, move |told| async move {
         let mut last = after.map(|cursor| cursor.to_string()).unwrap_or_default();

@@ -25,6 +25,12 @@ pub(super) struct Health {
     /// 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stores_lost_at_ms: Option<u64>,
+    /// When this process found the broker put back to an earlier copy of its store, in milliseconds
+    /// since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) broker_went_back_at_ms: Option<u64>,
+    /// The broker's epoch: 1, and one more each time that it was put back or lost its store.
+    pub(super) broker_epoch: u64,
 }
 
 /// A process that runs.
@@ -72,5 +78,12 @@ pub(super) async fn ready(State(orchestrator): State<Arc<Orchestrator>>) -> Resu
         return Err(ApiError::new(Code::StorageUnavailable, "a stream or bucket is out of reach"));
     }
     let broker = if orchestrator.broker.is_trusted() { "trusted" } else { "safe" };
-    Ok(Json(Health { status: "ready", broker, stores_lost_at_ms: orchestrator.stores.lost_at_ms() }))
+    let stores = &orchestrator.stores;
+    Ok(Json(Health {
+        status: "ready",
+        broker,
+        stores_lost_at_ms: stores.lost_at_ms(),
+        broker_went_back_at_ms: stores.went_back_at_ms(),
+        broker_epoch: stores.epochs().present(),
+    }))
 }

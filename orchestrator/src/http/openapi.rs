@@ -390,7 +390,7 @@ fn job_operations() -> Vec<Operation> {
             )
             .with([in_path("BatchId"), after("Cursor", "Only what follows this event."), resumed()])
             .streams("Server-sent events.")
-            .refuses([C::MalformedJson, C::NotFound, C::QueueFull]),
+            .refuses([C::MalformedJson, C::NotFound, C::QueueFull, C::CursorGone]),
     ]
 }
 
@@ -408,12 +408,12 @@ fn result_operations() -> Vec<Operation> {
                 limit(results::DEFAULT_PAGE, results::MAX_PAGE),
             ])
             .answers(200, "A page.", "EndPage")
-            .refuses([C::MalformedJson]),
+            .refuses([C::MalformedJson, C::CursorGone]),
         operation("get", "/v1/results/events", "followResults", "The ends of the tenant's jobs, as events")
             .described("An event `end` has how a job ended (schema End) as data, and the cursor as id.")
             .with([after("Cursor", "Only what follows."), resumed()])
             .streams("Server-sent events, without an end.")
-            .refuses([C::MalformedJson, C::QueueFull]),
+            .refuses([C::MalformedJson, C::QueueFull, C::CursorGone]),
         operation("get", "/v1/wallets", "listWallets", "The tenant's wallets, in the order of their ids")
             .with([
                 after("WalletId", "The last wallet of the page before: `next` there."),

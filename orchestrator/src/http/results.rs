@@ -12,15 +12,11 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-use duet_wire::Code;
+use duet_wire::{Code, Problem};
 use serde::Deserialize;
 
 use super::{ApiError, Caller, bad_query, stream};
-use crate::{
-    api::EndPage,
-    feed::{self, Cursor, Reader},
-    orchestrator::Orchestrator,
-};
+use crate::{api::EndPage, epochs::Cursor, feed::Reader, orchestrator::Orchestrator};
 
 /// How many ends a page has by default.
 pub(super) const DEFAULT_PAGE: usize = 50;
@@ -59,12 +55,11 @@ pub(super) async fn page(
     let mut reader = Reader::new(&orchestrator, &tenant, after);
     let mut results = Vec::new();
     while results.len() < limit
-        && let Some(end) = reader.next_now().await.map_err(|error| feed::unreadable(&error))?
+        && let Some(end) = reader.next_now().await.map_err(Problem::from)?
     {
         results.push(end);
     }
-    let next = results.last().map_or_else(|| after.to_string(), |end| end.cursor.clone());
-    Ok(Json(EndPage { results, next }))
+    Ok(Json(EndPage { results, next: reader.cursor().to_string() }))
 }
 
 /// `GET /v1/results/events`
@@ -76,6 +71,8 @@ pub(super) async fn follow(
 ) -> Result<Response, ApiError> {
     let Query(ResultsQuery { after, .. }) = query.map_err(|_| bad_query("after"))?;
     let after = resumed(after, &headers).as_deref().map(cursor).transpose()?.unwrap_or_default();
+    // A status can say that the cursor is gone; the stream could not.
+    orchestrator.stores.epochs().resume(after).map_err(Problem::from)?;
     let mut reader = Reader::new(&orchestrator, &tenant, after);
     stream::open(&orchestrator, &tenant, move |told| async move {
         loop {

@@ -11,14 +11,13 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use duet_bus::ends::EndsUnavailable;
 use duet_wire::{Code, TenantId};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use super::ApiError;
-use crate::{orchestrator::Orchestrator, tenants::StreamPermit};
+use crate::{feed::Unread, orchestrator::Orchestrator, tenants::StreamPermit};
 
 /// How many events may wait for a slow reader. When the buffer is full, the stream waits.
 pub(super) const BUFFER: usize = 16;
@@ -65,8 +64,8 @@ pub(super) fn answer(
 /// The stream is over: its reader has gone, or its source cannot be read.
 pub(super) struct Over;
 
-impl From<EndsUnavailable> for Over {
-    fn from(error: EndsUnavailable) -> Self {
+impl From<Unread> for Over {
+    fn from(error: Unread) -> Self {
         // The reader connects again and goes on after the last event that it received.
         tracing::warn!(%error, "an event stream ends early");
         Self

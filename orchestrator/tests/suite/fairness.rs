@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use duet_orchestrator::api::EndView;
 use duet_protocol::ids::SessionId;
 use duet_wire::{JobId, JobStateName, Manifest};
 use reqwest::StatusCode;
@@ -22,11 +23,16 @@ async fn held() -> (Rig, Running, Manifest) {
     (rig, orchestrator, manifest)
 }
 
+/// The end's place in the stream.
+fn place(end: &EndView) -> u64 {
+    end.cursor.split_once('.').unwrap().1.parse().unwrap()
+}
+
 /// The position at which each job ended, over both tenants.
 async fn places(rig: &Rig, url: &str) -> BTreeMap<JobId, usize> {
     let mut ends = rig.ends(url, TOKEN).await;
     ends.extend(rig.ends(url, OTHER_TOKEN).await);
-    ends.sort_by_key(|end| end.cursor.parse::<u64>().unwrap());
+    ends.sort_by_key(|end| place(end));
     ends.iter().enumerate().map(|(place, end)| (end.job, place)).collect()
 }
 

@@ -24,6 +24,7 @@ mod nginx;
 mod owner;
 mod poison;
 mod pressure;
+mod put_back_broker;
 mod recorded;
 mod releases;
 mod removal;

@@ -33,6 +33,7 @@ use duet_wire::{
     card_request::{CardReply, CardRequest},
     invite::TimeRefusal,
     progress::{Progress, Step},
+    remembered::{Recall, Recalled, Remembered},
     revocation::{RevocationProof, RevocationReply, SignedRevocation},
     signing::SigningKey,
     wallet::{Initiates, InitiatorState, RequesterInfo, RespondsTo, WalletParty, WalletStatus},
@@ -148,6 +149,8 @@ pub(crate) struct World {
     pub(crate) revoked: Mutex<Vec<(ShareIndex, [u8; 32])>>,
     /// How many revocations they refuse first, because their stores fail.
     pub(crate) busy: AtomicU32,
+    /// What the parties remember of the broker.
+    pub(crate) remembered: Mutex<Vec<Remembered>>,
 }
 
 impl World {
@@ -302,6 +305,10 @@ async fn play_card_request(world: Arc<World>, index: ShareIndex, incoming: Incom
         };
         return incoming.respond(codec::encode(&reply).unwrap()).await.unwrap();
     }
+    if incoming.payload.first() == Some(&Recall::KIND) {
+        let recalled = Recalled { remembered: world.remembered.lock().unwrap().clone() };
+        return incoming.respond(codec::encode(&recalled).unwrap()).await.unwrap();
+    }
     let is_ignorant = *world.ignorant.lock().unwrap() == Some(index);
     let reply = match codec::decode::<CardRequest>(&incoming.payload).unwrap() {
         CardRequest::Wallet { .. } if is_ignorant => {
@@ -453,6 +460,7 @@ impl Rig {
             ignorant: Mutex::default(),
             revoked: Mutex::default(),
             busy: AtomicU32::default(),
+            remembered: Mutex::default(),
         });
         let access = |tenant: &str, token: &str| TenantAccess {
             tenant: tenant.parse().unwrap(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use duet_bus::inspect::{Answer, Node, StreamReport};
+use serde::Deserialize;
 
 /// Why something was not asked, and what to give so that it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,12 +100,20 @@ pub(crate) struct PartyFacts {
     pub(crate) connected: Option<usize>,
 }
 
+/// What a ready orchestrator found out about the broker, and when, in milliseconds since 1970.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct BrokerHistory {
+    /// That it had lost streams or buckets.
+    pub(crate) stores_lost_at_ms: Option<u64>,
+    /// That it was put back to an earlier copy of its store.
+    pub(crate) broker_went_back_at_ms: Option<u64>,
+}
+
 /// What a process says at `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// It takes work. It may have found that the broker lost its streams, in milliseconds since
-    /// 1970.
-    Ready { stores_lost_at_ms: Option<u64> },
+    /// It takes work.
+    Ready(BrokerHistory),
     /// It takes no work, for this reason.
     Unready { code: String, detail: String },
     /// It does not answer.

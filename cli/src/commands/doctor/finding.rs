@@ -70,6 +70,8 @@ causes! {
     /// The broker lost its streams and buckets, and this orchestrator made them anew. What was
     /// queued is gone.
     StoresLost = "stores-lost";
+    /// The broker was put back to an earlier copy of its store. What was accepted since is gone.
+    BrokerWentBack = "broker-went-back";
     /// Another process that was asked for its readiness is not ready, or does not answer.
     ProcessUnready = "process-unready";
     /// No worker of the party takes work: no pair with this party signs.

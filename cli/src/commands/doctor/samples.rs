@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::facts::{
-    BrokerFacts, Facts, OrchestratorFacts, PartyFacts, Readiness, Reading, Unasked, Work, Worker,
+    BrokerFacts, BrokerHistory, Facts, OrchestratorFacts, PartyFacts, Readiness, Reading, Unasked, Work,
+    Worker,
 };
 
 pub(super) fn unasked() -> Unasked {
@@ -33,7 +34,7 @@ pub(super) fn party() -> PartyFacts {
 pub(super) fn orchestrator() -> OrchestratorFacts {
     OrchestratorFacts {
         url: "http://127.0.0.1:8080".to_owned(),
-        readiness: Readiness::Ready { stores_lost_at_ms: None },
+        readiness: Readiness::Ready(BrokerHistory::default()),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         max_in_flight: Some(32),
         clock: Some(Reading { ahead_ms: 0, within_ms: 1 }),

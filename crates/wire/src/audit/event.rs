@@ -473,6 +473,19 @@ pub enum Event {
         /// How many jobs were open, as far as this orchestrator knew.
         open_jobs: u64,
     },
+    /// An orchestrator found the broker put back to an earlier copy of its store, or heard of it
+    /// from another one.
+    ///
+    /// Recorded by orchestrators.
+    BrokerWentBack {
+        /// The broker's new epoch.
+        epoch: u64,
+        /// The streams and buckets that went further before, by their names at the broker. None
+        /// when another orchestrator found out.
+        stores: Vec<String>,
+        /// How many jobs were open, as far as this orchestrator knew.
+        open_jobs: u64,
+    },
 }
 
 impl Position {

@@ -127,7 +127,10 @@ fn names() -> Vec<(&'static str, Value)> {
         ("Party", token("A party's name.")),
         (
             "Cursor",
-            text("A place in a sequence of ends. It is opaque: pass it on exactly as an answer gave it."),
+            text(
+                "A place in a sequence of ends. It is opaque: pass it on exactly as an answer gave it. When the broker was put back to an \
+                 earlier copy, one that names a later place is answered with 410 and the place to go on from.",
+            ),
         ),
         (
             "IdempotencyKey",
@@ -223,6 +226,16 @@ fn refusals() -> Vec<(&'static str, Value)> {
                         "stores_lost_at_ms",
                         false,
                         moment("When this process found that the broker had lost streams or buckets"),
+                    ),
+                    (
+                        "broker_went_back_at_ms",
+                        false,
+                        moment("When this process found the broker put back to an earlier copy of its store"),
+                    ),
+                    (
+                        "broker_epoch",
+                        true,
+                        number("1, and one more each time that the broker was put back or lost its store."),
                     ),
                 ],
             ),

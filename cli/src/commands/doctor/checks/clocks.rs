@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
     use crate::commands::doctor::{
-        facts::{OrchestratorFacts, Readiness},
+        facts::{BrokerHistory, OrchestratorFacts, Readiness},
         finding::Status,
         samples,
     };
@@ -122,7 +122,7 @@ mod tests {
         facts.broker.nodes = Ok(nodes.iter().copied().map(node).collect());
         facts.orchestrators = vec![OrchestratorFacts {
             url: "http://o".to_owned(),
-            readiness: Readiness::Ready { stores_lost_at_ms: None },
+            readiness: Readiness::Ready(BrokerHistory::default()),
             version: None,
             max_in_flight: None,
             clock: Some(Reading { ahead_ms, within_ms: 1 }),

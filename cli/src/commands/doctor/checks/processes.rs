@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::words::{counted, unasked};
 use crate::commands::doctor::{
-    facts::{OrchestratorFacts, OtherFacts, PartyFacts, Readiness, Worker},
+    facts::{BrokerHistory, OrchestratorFacts, OtherFacts, PartyFacts, Readiness, Worker},
     finding::{Cause, Check, Finding},
 };
 
@@ -32,8 +32,17 @@ pub(super) fn orchestrators(
 fn orchestrator(orchestrator: &OrchestratorFacts) -> Option<Finding> {
     let url = orchestrator.url.as_str();
     match &orchestrator.readiness {
-        Readiness::Ready { stores_lost_at_ms: None } => None,
-        Readiness::Ready { stores_lost_at_ms: Some(at_ms) } => Some(Finding::warning(
+        Readiness::Ready(BrokerHistory { stores_lost_at_ms: None, broker_went_back_at_ms: None }) => None,
+        Readiness::Ready(BrokerHistory { broker_went_back_at_ms: Some(at_ms), .. }) => {
+            Some(Finding::warning(
+                Cause::BrokerWentBack,
+                url,
+                format!("it found at {at_ms} ms since 1970 that the broker was put back to an earlier copy"),
+                "Have teams submit again what they have no result of, under the same idempotency keys \
+                 (deploy/README.md, \"A broker that is put back\"). A restart of the orchestrator ends this notice.",
+            ))
+        }
+        Readiness::Ready(BrokerHistory { stores_lost_at_ms: Some(at_ms), .. }) => Some(Finding::warning(
             Cause::StoresLost,
             url,
             format!("it found at {at_ms} ms since 1970 that the broker had lost streams or buckets"),
@@ -60,7 +69,7 @@ fn orchestrator(orchestrator: &OrchestratorFacts) -> Option<Finding> {
 
 fn other(other: &OtherFacts) -> Option<Finding> {
     let message = match &other.readiness {
-        Readiness::Ready { .. } => return None,
+        Readiness::Ready(_) => return None,
         Readiness::Unready { code, detail } => format!("{code}: {detail}"),
         Readiness::Unreachable(why) => why.clone(),
     };
@@ -245,9 +254,14 @@ mod tests {
             let check = orchestrators(&[facts], &[], None);
             check.findings.into_iter().map(|found| (found.cause, found.status, found.message)).next()
         };
-        assert_eq!(look(Readiness::Ready { stores_lost_at_ms: None }), None);
-        let lost = look(Readiness::Ready { stores_lost_at_ms: Some(7) }).unwrap();
+        let ready = |stores_lost_at_ms, broker_went_back_at_ms| {
+            look(Readiness::Ready(BrokerHistory { stores_lost_at_ms, broker_went_back_at_ms }))
+        };
+        assert_eq!(ready(None, None), None);
+        let lost = ready(Some(7), None).unwrap();
         assert_eq!((lost.0, lost.1), (Cause::StoresLost, Status::Warning));
+        let back = ready(Some(7), Some(8)).unwrap();
+        assert_eq!((back.0, back.1), (Cause::BrokerWentBack, Status::Warning));
         let unready = Readiness::Unready { code: "unsafe-broker".to_owned(), detail: "no answer".to_owned() };
         let said = (Cause::OrchestratorUnready, Status::Failed, "unsafe-broker: no answer".to_owned());
         assert_eq!(look(unready), Some(said));

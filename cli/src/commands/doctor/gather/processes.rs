@@ -23,11 +23,6 @@ struct Alive {
     max_in_flight: Option<usize>,
 }
 
-#[derive(Deserialize)]
-struct Ready {
-    stores_lost_at_ms: Option<u64>,
-}
-
 /// Asks an orchestrator what it is and whether it takes jobs.
 pub(super) async fn orchestrator(url: &Url, patience: Duration) -> OrchestratorFacts {
     let readiness = readiness(url, patience).await;
@@ -59,8 +54,7 @@ async fn readiness(url: &Url, patience: Duration) -> Readiness {
         Err(why) => return Readiness::Unreachable(why),
     };
     if status.is_success() {
-        let ready = serde_json::from_slice::<Ready>(&body).ok();
-        return Readiness::Ready { stores_lost_at_ms: ready.and_then(|ready| ready.stores_lost_at_ms) };
+        return Readiness::Ready(serde_json::from_slice(&body).unwrap_or_default());
     }
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) => Readiness::Unready { code: problem.code.to_string(), detail: problem.detail },

@@ -250,7 +250,13 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
     let event = RawValue::from_string("{\"step\":1}".to_owned()).unwrap();
     let progress = ProgressEvent { session: SessionId([2; 16]), from: "service".to_owned(), event };
     let first = |jobs: Vec<JobView>| jobs.into_iter().take(1).collect();
-    let health = |status, broker, stores_lost_at_ms| Health { status, broker, stores_lost_at_ms };
+    let health = |broker, at_ms, broker_epoch| Health {
+        status: "ready",
+        broker,
+        stores_lost_at_ms: at_ms,
+        broker_went_back_at_ms: at_ms,
+        broker_epoch,
+    };
     let alive = Alive { status: "alive", version: "0.1.0", now_ms: 1, max_in_flight: 32 };
     let accepted = |delivery, replay| ReplayAccepted { delivery, replay };
     vec![
@@ -267,7 +273,7 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
         ("Delivery", values(deliveries())),
         ("DeliveryPage", values([DeliveryPage { deliveries: deliveries() }])),
         ("EndPage", values([EndPage { results: ends(), next: "1".to_owned() }])),
-        ("Health", values([health("ready", "safe", None), health("ready", "trusted", Some(1))])),
+        ("Health", values([health("safe", None, 1), health("trusted", Some(1), 2)])),
         ("Job", values(jobs())),
         (
             "JobPage",
