@@ -9,22 +9,23 @@ use std::{
     },
 };
 
-use duet_bus::{kv::Key, trace};
-use duet_protocol::ids::SessionId;
+use duet_bus::{Address, Incoming, kv::Key, trace};
+use duet_protocol::{codec, ids::SessionId};
 use duet_queue::{
     Config, Core,
     actions::{
         Action, ActionId, Caller, Event, Looked, NotBegun, NotSigned, Now, Outcome, Reply, Request, What,
     },
     failure::Failure,
+    offers::Offered,
     store::{JobKey, StoreFailure, Version},
     verified::SealedResult,
 };
-use duet_wire::Refusal;
+use duet_wire::{InstanceId, Offer, Refusal};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Duration, Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{Instrument as _, Span};
 
@@ -38,10 +39,14 @@ use crate::{
 /// callers wait.
 const MAX_WAITING: usize = 1024;
 
+/// How often an orchestrator says that it has jobs to start.
+const AT_WORK_EVERY: Duration = Duration::from_secs(1);
+
 /// What the driver hears from other parts of the process.
 enum Message {
     Asked { caller: Caller, request: Box<Request>, reply: oneshot::Sender<Reply>, span: Span },
     Changed(Caller, Version),
+    Heard(Event),
 }
 
 /// Requests to the core, for all parts of the process.
@@ -88,6 +93,12 @@ impl Attempts {
             Reply::Done(done) => done.map_err(StoreError::from),
             Reply::Looked(_) | Reply::Begun(_) | Reply::Signed(_) | Reply::Broke => Err(broke()),
         }
+    }
+
+    /// Takes what another process says of itself: a worker of its seats, or an orchestrator that it
+    /// has jobs to start.
+    async fn hear(&self, event: Event) {
+        drop(self.messages.send(Message::Heard(event)).await);
     }
 
     /// Takes the job in hand as far as it goes now. Its announcement was delivered `deliveries`
@@ -182,10 +193,41 @@ struct Driver {
     dispute: Option<Refusal>,
 }
 
+impl Orchestrator {
+    /// Takes a worker's offer of seats. Ignores parties that are not configured.
+    pub(crate) async fn take_offer(&self, incoming: Incoming) {
+        let Address::Seats { party, instance } = incoming.address else { return };
+        match codec::decode::<Offer>(&incoming.payload) {
+            Ok(Offer { number, seats, free_seats: free, .. }) => {
+                if self.directory.hear_offer(&party) {
+                    let offered = Offered { number, seats, free };
+                    self.attempts.hear(Event::Offered { party, instance, offered }).await;
+                }
+            }
+            Err(error) => tracing::debug!(%party, %error, "an offer does not parse"),
+        }
+    }
+
+    /// Takes note that another orchestrator has jobs to start.
+    pub(crate) async fn take_at_work(&self, incoming: Incoming) {
+        if let Address::AtWork(orchestrator) = incoming.address {
+            self.attempts.hear(Event::AtWork(orchestrator)).await;
+        }
+    }
+
+    async fn say_at_work(&self, own_name: InstanceId) {
+        if let Err(error) = self.bus.publish(&Address::AtWork(own_name), Vec::new()).await {
+            tracing::debug!(%error, "the other orchestrators do not hear that this one has jobs to start");
+        }
+    }
+}
+
 /// Drives the core until it is dropped. `seed` is secret and used once.
-pub(crate) async fn run(orchestrator: Arc<Orchestrator>, asked: Asked, seed: [u8; 32]) {
-    let config =
-        Config { queue: orchestrator.queue.clone(), duplicate_window: orchestrator.storage.duplicate_window };
+pub(crate) async fn run(orchestrator: Arc<Orchestrator>, asked: Asked, seed: [u8; 32], own_name: InstanceId) {
+    let duplicate_window = orchestrator.storage.duplicate_window;
+    let config = Config { queue: orchestrator.queue.clone(), duplicate_window, own_name: own_name.clone() };
+    let mut at_work = interval(AT_WORK_EVERY);
+    at_work.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let Asked(mut messages) = asked;
     let mut driver = Driver {
         core: Core::new(config, seed),
@@ -218,9 +260,16 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, asked: Asked, seed: [u8
                     Event::Asked(caller, *request)
                 }
                 Some(Message::Changed(caller, version)) => Event::Changed(caller, version),
+                Some(Message::Heard(event)) => event,
                 None => return,
             },
             () = passed => Event::Passed,
+            _ = at_work.tick() => {
+                if driver.core.is_at_work() {
+                    driver.orchestrator.say_at_work(own_name.clone()).await;
+                }
+                continue;
+            }
         };
         driver.take(event);
     }

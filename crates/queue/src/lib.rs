@@ -6,6 +6,7 @@
 //! perform. The driver performs each as one call and answers it by one event.
 //!
 //! - [`line`] decides which job is next.
+//! - [`offers`] decides which worker gets a session, and whether any has a seat for it.
 //! - [`plan`] decides which pair tries it, when, or why the job is given up.
 //! - [`reasons`] counts why jobs wait.
 //! - [`failure`] decides what follows from an attempt without a signature.
@@ -18,6 +19,7 @@ pub mod failure;
 pub mod line;
 pub mod meter;
 pub mod need;
+pub mod offers;
 pub mod plan;
 mod procedures;
 pub mod reasons;
