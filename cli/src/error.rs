@@ -162,7 +162,7 @@ impl ErrorCode {
                 "Check whether the request was signed before the party was restored; if not, submit a new one."
             }
             Code::ClockDiffers => "Set the clock that is wrong; the message says which, and by how much.",
-            Code::QueueFull | Code::Overloaded | Code::PartyAway | Code::NoPairAvailable => {
+            Code::QueueFull | Code::NoSeat | Code::Overloaded | Code::PartyAway | Code::NoPairAvailable => {
                 "Try again in a moment."
             }
             Code::Deadline => {

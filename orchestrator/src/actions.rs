@@ -4,15 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use duet_bus::{
-    Address, PublishError, RequestError, Speaker,
-    ends::StoredEnd,
-    kv::Key,
-    streams,
-};
+use duet_bus::{Address, PublishError, RequestError, Speaker, ends::StoredEnd, kv::Key, streams};
 use duet_protocol::{
     codec,
-    ids::{SessionId, WalletId},
+    ids::{PartyId, SessionId, WalletId},
 };
 use duet_queue::{
     actions::{Answers, Document, FoundSession, Invited, Note, Outcome, Seated, What},
@@ -22,7 +17,7 @@ use duet_queue::{
     verified::VerifiedRequest,
 };
 use duet_wire::{
-    Code, Invitation, InvitationReply, JobRecord, Pair, Refusal, Release, Seat,
+    Code, Invitation, InvitationReply, JobRecord, Pair, Refusal, Release,
     progress::{Progress, Step},
 };
 use serde::Serialize;
@@ -105,6 +100,10 @@ impl Orchestrator {
                 self.directory.doubt(&party, wallet);
                 Outcome::Done
             }
+            What::AskParty(party) => {
+                self.directory.ask_whether_present(&party).await;
+                Outcome::Done
+            }
             What::ForgetParties { wallet, but_newest: true } => {
                 self.directory.forget_older(wallet);
                 Outcome::Done
@@ -113,8 +112,13 @@ impl Orchestrator {
                 self.directory.forget(wallet);
                 Outcome::Done
             }
-            What::Invite { seat, session, manifest, lasts } => {
-                Outcome::Invited(self.invite(&seat, session, manifest, lasts).await)
+            What::Invite { seat, instance, session, manifest, lasts } => {
+                let party = seat.party;
+                let address = match instance {
+                    Some(instance) => Address::InviteWorker { party: party.clone(), instance },
+                    None => Address::Invite(party.clone()),
+                };
+                Outcome::Invited(self.invite(&party, &address, session, manifest, lasts).await)
             }
             What::Release(session, seated) => {
                 self.release(session, seated).await;
@@ -174,20 +178,25 @@ impl Orchestrator {
         }
     }
 
-    /// Invites `seat`. The party answers once its worker listens.
+    /// Invites a worker of `party` at `address`. It answers once it listens.
     ///
     /// The broker says at once that no worker listens. In a cluster it may not know a worker yet,
     /// so the invitation is sent again for a moment: none of the copies before reached a worker.
-    async fn invite(&self, seat: &Seat, session: SessionId, manifest: Vec<u8>, lasts: Duration) -> Invited {
-        let party = &seat.party;
+    async fn invite(
+        &self,
+        party: &PartyId,
+        address: &Address,
+        session: SessionId,
+        manifest: Vec<u8>,
+        lasts: Duration,
+    ) -> Invited {
         let asked_at_ms = self.clock.now_ms();
         let invitation = match codec::encode(&Invitation { manifest }) {
             Ok(invitation) => Bytes::from(invitation),
             Err(error) => return Invited::NotSent(Refusal::new(Code::Internal, error.to_string())),
         };
-        let address = Address::Invite(party.clone());
         let patience = self.queue.worker_search.min(self.queue.invitation_timeout);
-        let reply = match self.bus.request_resending_for(patience, &address, invitation, lasts).await {
+        let reply = match self.bus.request_resending_for(patience, address, invitation, lasts).await {
             Ok(reply) => reply,
             Err(RequestError::NoResponders { .. }) => return Invited::NoWorker,
             Err(RequestError::TimedOut { .. }) => return Invited::Silence,

@@ -10,10 +10,14 @@ use std::{
 };
 
 use duet_bus::{
+    Address, Incoming,
     kv::{Entry, Key},
     trace,
 };
-use duet_protocol::ids::{SessionId, WalletId};
+use duet_protocol::{
+    codec,
+    ids::{SessionId, WalletId},
+};
 use duet_queue::{
     Config, Core,
     actions::{
@@ -22,15 +26,16 @@ use duet_queue::{
     },
     failure::Failure,
     intake::{Denied, Rejected, Submission, Submitted},
+    offers::Offered,
     store::{JobKey, StoreFailure, Version},
     summary::Summary,
     verified::{SealedResult, VerifiedRevocation},
 };
-use duet_wire::{JobRecord, Refusal};
+use duet_wire::{InstanceId, JobRecord, Offer, Refusal};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Duration, Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{Instrument as _, Span};
 
@@ -40,10 +45,14 @@ use crate::{board::Board, jobs::StoreError, orchestrator::Orchestrator};
 /// callers wait.
 const MAX_WAITING: usize = 1024;
 
+/// How often an orchestrator says that it has jobs to start.
+const AT_WORK_EVERY: Duration = Duration::from_secs(1);
+
 /// What the driver hears from other parts of the process.
 enum Message {
     Asked { caller: Caller, request: Box<Request>, reply: oneshot::Sender<Reply>, span: Span },
     Changed(Caller, Version),
+    Heard(Event),
 }
 
 /// Requests to the core, for all parts of the process.
@@ -155,6 +164,12 @@ impl Attempts {
         self.ask_changed(Request::PutBack(job)).await
     }
 
+    /// Takes what another process says of itself: a worker of its seats, or an orchestrator that it
+    /// has jobs to start.
+    async fn hear(&self, event: Event) {
+        drop(self.messages.send(Message::Heard(event)).await);
+    }
+
     /// Takes the job in hand as far as it goes now. Its announcement was delivered `deliveries`
     /// times. `None` after a failure of the core itself.
     pub(crate) async fn work(&self, board: &Arc<Board>, key: &Key, deliveries: i64) -> Option<Looked> {
@@ -221,10 +236,41 @@ struct Driver {
     dispute: Option<Refusal>,
 }
 
+impl Orchestrator {
+    /// Takes a worker's offer of seats. Ignores parties that are not configured.
+    pub(crate) async fn take_offer(&self, incoming: Incoming) {
+        let Address::Seats { party, instance } = incoming.address else { return };
+        match codec::decode::<Offer>(&incoming.payload) {
+            Ok(Offer { number, seats, free_seats: free, .. }) => {
+                if self.directory.hear_offer(&party) {
+                    let offered = Offered { number, seats, free };
+                    self.attempts.hear(Event::Offered { party, instance, offered }).await;
+                }
+            }
+            Err(error) => tracing::debug!(%party, %error, "an offer does not parse"),
+        }
+    }
+
+    /// Takes note that another orchestrator has jobs to start.
+    pub(crate) async fn take_at_work(&self, incoming: Incoming) {
+        if let Address::AtWork(orchestrator) = incoming.address {
+            self.attempts.hear(Event::AtWork(orchestrator)).await;
+        }
+    }
+
+    async fn say_at_work(&self, own_name: InstanceId) {
+        if let Err(error) = self.bus.publish(&Address::AtWork(own_name), Vec::new()).await {
+            tracing::debug!(%error, "the other orchestrators do not hear that this one has jobs to start");
+        }
+    }
+}
+
 /// Drives the core until it is dropped. `seed` is secret and used once.
-pub(crate) async fn run(orchestrator: Arc<Orchestrator>, asked: Asked, seed: [u8; 32]) {
-    let config =
-        Config { queue: orchestrator.queue.clone(), duplicate_window: orchestrator.storage.duplicate_window };
+pub(crate) async fn run(orchestrator: Arc<Orchestrator>, asked: Asked, seed: [u8; 32], own_name: InstanceId) {
+    let duplicate_window = orchestrator.storage.duplicate_window;
+    let config = Config { queue: orchestrator.queue.clone(), duplicate_window, own_name: own_name.clone() };
+    let mut at_work = interval(AT_WORK_EVERY);
+    at_work.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let Asked(mut messages) = asked;
     let mut driver = Driver {
         core: Core::new(config, seed),
@@ -257,9 +303,16 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, asked: Asked, seed: [u8
                     Event::Asked(caller, *request)
                 }
                 Some(Message::Changed(caller, version)) => Event::Changed(caller, version),
+                Some(Message::Heard(event)) => event,
                 None => return,
             },
             () = passed => Event::Passed,
+            _ = at_work.tick() => {
+                if driver.core.is_at_work() {
+                    driver.orchestrator.say_at_work(own_name.clone()).await;
+                }
+                continue;
+            }
         };
         driver.take(event);
     }

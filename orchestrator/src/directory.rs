@@ -354,6 +354,22 @@ impl Directory {
         }
     }
 
+    /// Asks `party` whether it still answers, since it offers no seats any more.
+    pub(crate) async fn ask_whether_present(&self, party: &PartyId) {
+        if let Some((_, prober)) = self.parties.iter().find(|(entry, _)| entry.party == *party) {
+            prober.ask_whether_present().await;
+        }
+    }
+
+    /// Records that a worker of `party` offers seats. Returns whether the party is configured.
+    pub(crate) fn hear_offer(&self, party: &PartyId) -> bool {
+        let known = self.parties.iter().find(|(entry, _)| entry.party == *party);
+        if let Some((_, prober)) = known {
+            prober.hear_offer();
+        }
+        known.is_some()
+    }
+
     /// Records that an invitation to a session of `wallet` found no worker of `party`.
     pub(crate) fn doubt(&self, party: &PartyId, wallet: WalletId) {
         if let Some((_, prober)) = self.parties.iter().find(|(entry, _)| entry.party == *party) {

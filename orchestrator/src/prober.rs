@@ -5,7 +5,8 @@
 //!   number.
 //! - A party that does not answer is silent. Jobs in the queue read that ([`Prober::silence`]) and
 //!   ask nothing. Whoever asks for a person who waits shares one question with all others who do.
-//! - One task asks a silent party again, with pauses that double, until it answers.
+//! - One task asks a silent party again, with pauses that double, until it answers. It asks at once
+//!   when a worker of the party offers seats.
 //!
 //! So the number of questions to a silent party does not depend on how many jobs wait for it.
 
@@ -30,7 +31,7 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     time::{Instant, sleep},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -40,6 +41,10 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The first and the longest pause before a silent party is asked again; each doubles the last.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+
+/// The pause before a silent party that offers seats is asked. It bounds the questions to a party
+/// that offers seats and does not answer.
+const OFFER_PAUSE: Duration = Duration::from_millis(250);
 
 /// How many questions to one party are under way at once. A worker answers one in milliseconds.
 const MAX_UNDER_WAY: usize = 16;
@@ -60,6 +65,8 @@ struct State {
     under_way: HashMap<WalletId, Question>,
     /// When the party answered last. `None` before the first answer, and once it is doubted.
     heard_at: Option<Instant>,
+    /// The wallet that the last question was about.
+    last_asked: Option<WalletId>,
     /// Why the party is taken to be silent, and the task that asks it again.
     silence: Option<(Refusal, AbortOnDropHandle<()>)>,
 }
@@ -73,13 +80,15 @@ pub(crate) struct Prober {
     room: Semaphore,
     /// Changes when the party becomes silent, and when it answers again.
     changed: watch::Sender<()>,
+    /// Told when a silent party offers seats.
+    offered: Arc<Notify>,
 }
 
 impl Prober {
     /// `changed` is told when the party becomes silent, and when it answers again.
     pub(crate) fn new(bus: Bus, party: PartyId, changed: watch::Sender<()>) -> Arc<Self> {
         let room = Semaphore::new(MAX_UNDER_WAY);
-        Arc::new(Self { bus, party, state: Mutex::default(), room, changed })
+        Arc::new(Self { bus, party, state: Mutex::default(), room, changed, offered: Arc::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -135,6 +144,7 @@ impl Prober {
         };
         let question = question.boxed().shared();
         state.under_way.insert(id, question.clone());
+        state.last_asked = Some(id);
         question
     }
 
@@ -219,13 +229,39 @@ impl Prober {
         drop(state);
         tokio::spawn(question);
     }
+
+    /// Asks whether the party still answers, about the wallet that it was asked about last. Does
+    /// nothing if it is silent, or was never asked.
+    pub(crate) async fn ask_whether_present(self: &Arc<Self>) {
+        let question = {
+            let mut state = self.state();
+            let Some(id) = state.last_asked.filter(|_| state.silence.is_none()) else { return };
+            state.heard_at = None;
+            self.begin(&mut state, id)
+        };
+        drop(question.await);
+    }
+
+    /// Records that a worker of the party offers seats. A silent party is asked at once.
+    pub(crate) fn hear_offer(&self) {
+        if self.state().silence.is_some() {
+            self.offered.notify_one();
+        }
+    }
 }
 
 /// Asks a silent party again and again until it answers.
 async fn ask_again(prober: Weak<Prober>, id: WalletId) {
     let (mut pause, longest) = PAUSES;
+    let Some(offered) = prober.upgrade().map(|prober| Arc::clone(&prober.offered)) else { return };
     loop {
-        sleep(pause).await;
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = async {
+                offered.notified().await;
+                sleep(OFFER_PAUSE).await;
+            } => {}
+        }
         let Some(prober) = prober.upgrade() else { return };
         let sent_at = Instant::now();
         let asked = prober.ask(&CardRequest::Wallet { id }).await;

@@ -11,7 +11,7 @@ use duet_bus::{
     streams::{StorageError, StorageSettings},
 };
 use duet_queue::{InvalidSetting, QueueSettings};
-use duet_wire::signing::SigningKey;
+use duet_wire::{InstanceId, ids::InvalidInstanceId, signing::SigningKey};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -145,6 +145,9 @@ pub enum OrchestratorError {
     /// The system gives no randomness for session ids.
     #[error("the system gives no randomness: {0}")]
     Entropy(String),
+    /// The name that the process drew for itself cannot be part of a subject.
+    #[error("the process has no name: {0}")]
+    Name(#[from] InvalidInstanceId),
     /// There is no connection to the broker.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -211,7 +214,8 @@ impl ApiServer {
         broker_proof::learn_time(&bus, &clock).await;
         let (in_flight, longest) = (config.queue.in_flight_per_tenant(), config.queue.longest_pause());
         let board = Arc::new(Board::new(in_flight, longest, clock.clone()));
-        let instance = ulid::Ulid::new().to_string();
+        let own_name: InstanceId = ulid::Ulid::new().to_string().parse()?;
+        let instance = own_name.to_string();
         let audit_clock = {
             let clock = clock.clone();
             move || clock.now_ms()
@@ -259,7 +263,7 @@ impl ApiServer {
         });
         // From here on, the existing streams and buckets are the known ones.
         orchestrator.look_at_stores().await;
-        let driver = attempts::run(Arc::clone(&orchestrator), asked, seed);
+        let driver = attempts::run(Arc::clone(&orchestrator), asked, seed, own_name);
         let driving = AbortOnDropHandle::new(tokio::spawn(driver));
         let services = vec![
             serve(&orchestrator, Filter::outcomes(), outcome::CONCURRENCY, |orchestrator, incoming| {
@@ -268,6 +272,15 @@ impl ApiServer {
             .await?,
             serve(&orchestrator, Filter::approvals(), approval::CONCURRENCY, |orchestrator, incoming| {
                 Box::pin(async move { orchestrator.take_approval(incoming).await })
+            })
+            .await?,
+            // In the order in which they arrive.
+            serve(&orchestrator, Filter::seats(), 1, |orchestrator, incoming| {
+                Box::pin(async move { orchestrator.take_offer(incoming).await })
+            })
+            .await?,
+            serve(&orchestrator, Filter::at_work(), 1, |orchestrator, incoming| {
+                Box::pin(async move { orchestrator.take_at_work(incoming).await })
             })
             .await?,
         ];

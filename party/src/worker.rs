@@ -3,6 +3,7 @@
 
 mod cards;
 mod invitations;
+mod offers;
 mod releases;
 mod seats;
 mod shared;
@@ -66,11 +67,14 @@ const REPORT_GRACE: Duration = Duration::from_secs(10);
 /// How releases of seats are handled: each takes a look into a table.
 const RELEASES: ServeOptions = ServeOptions::waiting(4);
 
+/// How many invitations may be refused at the same time because all seats are taken.
+const REFUSALS: usize = 8;
+
 /// The settings of a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
-    /// Sessions at a time. A full worker leaves its queue group until a session ends. Default 32: a
-    /// session mostly waits for its peer.
+    /// Sessions at a time: the worker's seats. It offers those that are free, and refuses further
+    /// sessions. Default 32: a session mostly waits for its peer.
     pub sessions: usize,
     /// Share packages at a time. Each takes some hundred milliseconds of a core, and further ones
     /// wait. Default 4.
@@ -108,7 +112,8 @@ pub struct Worker {
     shared: Arc<Shared>,
     shares: Service,
     cards: Service,
-    invitations: Service,
+    invitations: [Service; 2],
+    offering: AbortOnDropHandle<()>,
     releases: Service,
     housekeeping: AbortOnDropHandle<()>,
     attending: AbortOnDropHandle<()>,
@@ -173,9 +178,20 @@ impl Worker {
             bus.serve(Filter::shares(&id), ServeOptions::waiting(settings.packages), on_share).await?;
         let cards = bus.serve(Filter::cards(&id), ServeOptions::waiting(settings.questions), on_card).await?;
         let releases = bus.serve(Filter::releases(&id, &shared.instance), RELEASES, on_release).await?;
-        let invitations =
-            bus.serve(Filter::invites(&id), ServeOptions::leaving(settings.sessions), on_invitation).await?;
+        let seats = settings.sessions;
+        let invitations = [
+            // Orchestrators of the version before know this subject only.
+            bus.serve(Filter::invites(&id), ServeOptions::leaving(seats), on_invitation.clone()).await?,
+            bus.serve(
+                Filter::invites_to(&id, &shared.instance),
+                ServeOptions::waiting(seats.saturating_add(REFUSALS)),
+                on_invitation,
+            )
+            .await?,
+        ];
         let stop = CancellationToken::new();
+        let offering = offers::publish(Arc::clone(&shared), stop.clone());
+        let offering = AbortOnDropHandle::new(tokio::spawn(offering));
         let housekeeping =
             AbortOnDropHandle::new(tokio::spawn(keep_house(Arc::clone(&shared), stop.clone())));
         let comparing = (!is_compared).then(|| {
@@ -184,7 +200,8 @@ impl Worker {
                 comparison.run(stop, || waking.wake.notify_one()).await;
             }))
         });
-        let groups = [&shares, &cards, &invitations].map(Service::attendance);
+        let [by_party, by_name] = &invitations;
+        let groups = [&shares, &cards, by_party, by_name].map(Service::attendance);
         let attending =
             AbortOnDropHandle::new(tokio::spawn(attend(Arc::clone(&shared), groups, stop.clone())));
         let watch = Watch::new(settings.resumption.clone());
@@ -195,6 +212,7 @@ impl Worker {
             shares,
             cards,
             invitations,
+            offering,
             releases,
             housekeeping,
             attending,
@@ -234,7 +252,8 @@ impl Worker {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn ended(&mut self) {
-        self.invitations.ended().await;
+        let [by_party, _] = &mut self.invitations;
+        by_party.ended().await;
     }
 
     /// Leaves all queue groups at once, and lets running work finish for as long as the settings
@@ -245,7 +264,8 @@ impl Worker {
             shared,
             shares,
             cards,
-            invitations,
+            invitations: [by_party, by_name],
+            offering,
             releases,
             housekeeping,
             attending,
@@ -263,11 +283,17 @@ impl Worker {
         });
         // All groups at once: from now on, other workers answer the party's requests.
         let bound = drain + CUT_GRACE;
-        let (sessions, packages, questions) =
-            tokio::join!(invitations.drain(bound), shares.drain(bound), cards.drain(bound));
+        let (sessions, by_name, packages, questions) = tokio::join!(
+            by_party.drain(bound),
+            by_name.drain(bound),
+            shares.drain(bound),
+            cards.drain(bound)
+        );
         cutting.abort();
+        // It has said that the worker takes no more sessions.
+        offering.abort();
         drop(releases);
-        let sessions = sessions && !shared.cut.is_cancelled();
+        let sessions = sessions && by_name && !shared.cut.is_cancelled();
         shared.reports.close();
         let reported = tokio::time::timeout(REPORT_GRACE, shared.reports.wait()).await.is_ok();
         housekeeping.abort();
@@ -334,7 +360,7 @@ impl Collector for Condition {
 
 /// Leaves the queue groups while the store is not ready. A request to this party then goes to
 /// another worker, or fails at once when there is none.
-async fn attend(shared: Arc<Shared>, groups: [Attendance; 3], stop: CancellationToken) {
+async fn attend(shared: Arc<Shared>, groups: [Attendance; 4], stop: CancellationToken) {
     let store = shared.party.context.store();
     let mut present = true;
     loop {

@@ -323,8 +323,9 @@ fn failed(error: &OrchestratorError) -> CliError {
         OrchestratorError::Subscribe(_) | OrchestratorError::Disconnected => {
             CliError::new(Code::BrokerUnreachable, error.to_string())
         }
-        OrchestratorError::Http(_) | OrchestratorError::Webhooks(_) | OrchestratorError::Entropy(_) => {
-            CliError::internal(error.to_string())
-        }
+        OrchestratorError::Http(_)
+        | OrchestratorError::Webhooks(_)
+        | OrchestratorError::Entropy(_)
+        | OrchestratorError::Name(_) => CliError::internal(error.to_string()),
     }
 }

@@ -298,6 +298,7 @@ async fn approve(
                 | Code::NotEnrolled
                 | Code::StaleEpoch
                 | Code::StalePaillierKey
+                | Code::NoSeat
                 | Code::Overloaded
                 | Code::PartyAway
                 | Code::NoPairAvailable

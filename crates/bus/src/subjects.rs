@@ -60,6 +60,29 @@ pub enum Address {
     ///
     /// A request of an orchestrator to the party's queue group.
     Invite(PartyId),
+    /// An invitation to one worker of a party, by what it offered.
+    ///
+    /// A request of an orchestrator to the worker.
+    InviteWorker {
+        /// The worker's party.
+        party: PartyId,
+        /// The worker.
+        instance: InstanceId,
+    },
+    /// How many seats a worker has, and how many of them are free.
+    ///
+    /// From the worker to every orchestrator, over core NATS, when the number changes and every
+    /// second.
+    Seats {
+        /// The worker's party.
+        party: PartyId,
+        /// The worker.
+        instance: InstanceId,
+    },
+    /// That an orchestrator has jobs to start, so that it gets a part of the free seats.
+    ///
+    /// From the orchestrator to every other one, over core NATS, every second.
+    AtWork(InstanceId),
     /// Takes a worker's seat back: its session does not take place.
     ///
     /// From an orchestrator to one worker, over core NATS. If it is lost, the worker waits until
@@ -148,6 +171,9 @@ impl fmt::Display for Address {
             Self::Job(tenant) => write!(f, "{PREFIX}.job.{tenant}"),
             Self::Dead(tenant) => write!(f, "{PREFIX}.dead.{tenant}"),
             Self::Invite(party) => write!(f, "{PREFIX}.invite.{party}"),
+            Self::InviteWorker { party, instance } => write!(f, "{PREFIX}.invite.{party}.{instance}"),
+            Self::Seats { party, instance } => write!(f, "{PREFIX}.seats.{party}.{instance}"),
+            Self::AtWork(instance) => write!(f, "{PREFIX}.atwork.{instance}"),
             Self::Release { party, instance } => write!(f, "{PREFIX}.release.{party}.{instance}"),
             Self::Round { session, from, to } => write!(f, "{PREFIX}.round.{session}.{from}.{to}"),
             Self::Outcome { session, from } => write!(f, "{PREFIX}.outcome.{session}.{from}"),
@@ -184,6 +210,13 @@ fn parse(text: &str) -> Option<Address> {
         ["job", tenant] => Address::Job(tenant.parse().ok()?),
         ["dead", tenant] => Address::Dead(tenant.parse().ok()?),
         ["invite", party] => Address::Invite(party.parse().ok()?),
+        ["invite", party, instance] => {
+            Address::InviteWorker { party: party.parse().ok()?, instance: instance.parse().ok()? }
+        }
+        ["seats", party, instance] => {
+            Address::Seats { party: party.parse().ok()?, instance: instance.parse().ok()? }
+        }
+        ["atwork", instance] => Address::AtWork(instance.parse().ok()?),
         ["release", party, instance] => {
             Address::Release { party: party.parse().ok()?, instance: instance.parse().ok()? }
         }
@@ -247,6 +280,26 @@ impl Filter {
     #[must_use]
     pub fn invites(party: &PartyId) -> Self {
         Self::queued(Address::Invite(party.clone()).to_string(), party.as_str())
+    }
+
+    /// One worker's invitations. The group is that of [`Self::invites`], outside of which the broker
+    /// lets no subscriber see them.
+    #[must_use]
+    pub fn invites_to(party: &PartyId, instance: &InstanceId) -> Self {
+        let address = Address::InviteWorker { party: party.clone(), instance: instance.clone() };
+        Self::queued(address.to_string(), party.as_str())
+    }
+
+    /// The offers of every party's workers.
+    #[must_use]
+    pub fn seats() -> Self {
+        Self::plain(format!("{PREFIX}.seats.*.*"))
+    }
+
+    /// The orchestrators that have jobs to start.
+    #[must_use]
+    pub fn at_work() -> Self {
+        Self::plain(format!("{PREFIX}.atwork.*"))
     }
 
     /// The releases of one worker's seats.
@@ -329,6 +382,9 @@ mod tests {
             Address::Job(tenant.clone()),
             Address::Dead(tenant.clone()),
             Address::Invite(party("service")),
+            Address::InviteWorker { party: party("service"), instance: "01JX".parse().unwrap() },
+            Address::Seats { party: party("service"), instance: "01JX".parse().unwrap() },
+            Address::AtWork("01JX".parse().unwrap()),
             Address::Release { party: party("service"), instance: "01JX".parse().unwrap() },
             Address::Round { session, from: party("device"), to: party("service") },
             Address::Outcome { session, from: party("partner") },
@@ -361,6 +417,7 @@ mod tests {
             "PartyId" => "party",
             "WalletId" => "wallet",
             "EndpointId" => "endpoint",
+            "InstanceId" => "instance",
             "Speaker" => "from",
             _ => panic!("no name for a token of the type {kind}"),
         };

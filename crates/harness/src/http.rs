@@ -226,16 +226,18 @@ impl Api {
     /// When it does not within a minute.
     pub async fn waits(&self, job: &str, code: &str) -> Result<()> {
         let path = format!("/v1/jobs/{job}");
+        let mut last = Value::Null;
         let wait = async {
             loop {
-                let answer = self.get(&path).await?;
-                if answer.body.pointer("/waiting/code").and_then(Value::as_str) == Some(code) {
+                last = self.get(&path).await?.body;
+                if last.pointer("/waiting/code").and_then(Value::as_str) == Some(code) {
                     return Ok(());
                 }
                 sleep(LOOK_INTERVAL).await;
             }
         };
-        timeout(DEADLINE, wait).await.with_context(|| format!("job {job} does not wait for {code}"))?
+        let waited = timeout(DEADLINE, wait).await;
+        waited.with_context(|| format!("job {job} does not wait for {code}: {last}"))?
     }
 
     /// Reads a job's event stream until the job is settled. Returns its last state.

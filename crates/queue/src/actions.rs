@@ -18,6 +18,7 @@ use crate::{
     failure::Failure,
     intake::{Denied, DigestKey, Holder, Holders, Rejected, Standing, Submission, Submitted, Told},
     need::Backlog,
+    offers::Offered,
     room::Fill,
     store::{JobKey, StoreFailure, Version, Written},
     summary::Summary,
@@ -56,6 +57,17 @@ pub enum Event {
     /// The clocks of the broker's nodes differ, as this says, so nothing expires. Or they agree
     /// again.
     Disputed(Option<Refusal>),
+    /// A worker offers seats.
+    Offered {
+        /// The worker's party.
+        party: PartyId,
+        /// The worker.
+        instance: InstanceId,
+        /// What it offers.
+        offered: Offered,
+    },
+    /// An orchestrator has jobs to start.
+    AtWork(InstanceId),
     /// Time has passed. The core asks for this by [`crate::Core::next_due`].
     Passed,
 }
@@ -295,6 +307,9 @@ pub enum What {
         /// The wallet.
         wallet: WalletId,
     },
+    /// Ask a party whether it still answers, since its workers offer no seats any more. From its
+    /// outcome on, the answers of [`What::AskParties`] say whether it does: [`Outcome::Done`].
+    AskParty(PartyId),
     /// Ask a wallet's parties when they are needed next: [`Outcome::Done`].
     ForgetParties {
         /// The wallet.
@@ -314,6 +329,8 @@ pub enum What {
     Invite {
         /// The seat.
         seat: Seat,
+        /// The worker. `None`: any that is free.
+        instance: Option<InstanceId>,
         /// The session.
         session: SessionId,
         /// Its manifest.

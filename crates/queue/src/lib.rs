@@ -8,6 +8,7 @@
 //! - [`intake`] has submissions and the facts that decide about them, and [`room`] whether there is
 //!   room for one more job.
 //! - [`line`] decides which job is next.
+//! - [`offers`] decides which worker gets a session, and whether any has a seat for it.
 //! - [`plan`] decides which pair tries it, when, or why the job is given up.
 //! - [`reasons`] counts why jobs wait.
 //! - [`failure`] decides what follows from an attempt without a signature.
@@ -21,6 +22,7 @@ pub mod intake;
 pub mod line;
 pub mod meter;
 pub mod need;
+pub mod offers;
 pub mod plan;
 mod procedures;
 pub mod reasons;

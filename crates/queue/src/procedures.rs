@@ -23,11 +23,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use duet_protocol::ids::PartyId;
+use duet_wire::InstanceId;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 
 use self::hand::{Hand, Late, State, lock};
 use crate::{
     actions::{Action, ActionId, Caller, Event, Invited, Now, Outcome, Reply, Request, What},
+    offers::Total,
     settings::QueueSettings,
     store::JobKey,
 };
@@ -45,7 +48,15 @@ pub struct Config {
     pub queue: QueueSettings,
     /// For how long the broker drops a message that repeats another one's id.
     pub duplicate_window: Duration,
+    /// This process's name among the orchestrators.
+    pub own_name: InstanceId,
 }
+
+/// Whose actions those are that no caller asked for.
+const NO_CALLER: Caller = Caller(u64::MAX);
+
+/// How long a party may take to say whether it still answers. The driver's own deadline is shorter.
+const PARTY_PATIENCE: Duration = Duration::from_secs(10);
 
 type Run = Pin<Box<dyn Future<Output = Option<Reply>> + Send>>;
 
@@ -66,6 +77,8 @@ pub struct Core {
     duplicate_window: Duration,
     procedures: BTreeMap<Caller, Procedure>,
     late: BTreeMap<ActionId, Late>,
+    /// The parties that are being asked whether they answer, and until when.
+    asked: BTreeMap<ActionId, (PartyId, Duration)>,
 }
 
 impl core::fmt::Debug for Core {
@@ -80,11 +93,12 @@ impl Core {
     #[must_use]
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
         Self {
-            state: Arc::new(Mutex::new(State::new(ChaCha20Rng::from_seed(seed)))),
+            state: Arc::new(Mutex::new(State::new(ChaCha20Rng::from_seed(seed), config.own_name))),
             queue: Arc::new(config.queue),
             duplicate_window: config.duplicate_window,
             procedures: BTreeMap::new(),
             late: BTreeMap::new(),
+            asked: BTreeMap::new(),
         }
     }
 
@@ -102,6 +116,13 @@ impl Core {
             Event::Changed(..) => {}
             Event::Connected(is_connected) => lock(&self.state).is_connected = is_connected,
             Event::Disputed(dispute) => lock(&self.state).dispute = dispute,
+            Event::Offered { party, instance, offered } => {
+                lock(&self.state).offers.hear(&party, instance, offered, now.steady);
+                self.look_at_offers();
+            }
+            Event::AtWork(orchestrator) => {
+                lock(&self.state).offers.hear_at_work(orchestrator, now.steady);
+            }
             Event::Passed => self.pass(),
         }
         core::mem::take(&mut lock(&self.state).actions)
@@ -114,7 +135,31 @@ impl Core {
         let state = lock(&self.state);
         let answers = state.open.values().filter(|open| open.outcome.is_none()).map(|open| open.due);
         let late = self.late.values().map(|late| late.until);
-        answers.chain(state.waits.values().copied()).chain(late).min()
+        let asked = self.asked.values().map(|(_, until)| *until);
+        let waits = state.waits.values().copied();
+        answers.chain(waits).chain(late).chain(asked).chain(state.offers.next_due()).min()
+    }
+
+    /// What the workers of each party offer.
+    #[must_use]
+    pub fn offered(&self) -> BTreeMap<PartyId, Total> {
+        lock(&self.state).offers.totals()
+    }
+
+    /// Whether it has something in hand for a caller.
+    #[must_use]
+    pub fn is_at_work(&self) -> bool {
+        !self.procedures.is_empty()
+    }
+
+    /// Asks the parties whose workers offer no seats any more whether they still answer.
+    fn look_at_offers(&mut self) {
+        let mut state = lock(&self.state);
+        let now = state.now.steady;
+        for party in state.offers.lapse(now) {
+            let action = state.act(NO_CALLER, What::AskParty(party.clone()));
+            self.asked.insert(action, (party, now.saturating_add(PARTY_PATIENCE)));
+        }
     }
 
     fn begin(&mut self, caller: Caller, request: Request) {
@@ -174,6 +219,9 @@ impl Core {
         if let Some(late) = self.late.remove(&action) {
             return self.release_late(&late, &outcome);
         }
+        if let Some((party, _)) = self.asked.remove(&action) {
+            return lock(&self.state).offers.answered(&party);
+        }
         let caller = match lock(&self.state).open.get_mut(&action) {
             Some(open) if open.outcome.is_none() => {
                 open.outcome = Some(outcome);
@@ -194,10 +242,14 @@ impl Core {
 
     /// Ends what is due.
     fn pass(&mut self) {
+        self.look_at_offers();
         let mut callers = Vec::new();
         let mut state = lock(&self.state);
         let now = state.now.steady;
         self.late.retain(|_, late| late.until > now);
+        for (_, (party, _)) in self.asked.extract_if(.., |_, (_, until)| *until <= now) {
+            state.offers.answered(&party);
+        }
         for (id, open) in &mut state.open {
             if open.outcome.is_some() || open.due > now {
                 continue;

@@ -167,7 +167,9 @@ codes! {
     QueueFull = "queue-full", 429, Unavailable, "Queue full";
     /// The tenant makes more requests than it may.
     RateLimited = "rate-limited", 429, Unavailable, "Too many requests";
-    /// A worker has no room.
+    /// All seats of a party are taken.
+    NoSeat = "no-seat", 503, Unavailable, "No seat free";
+    /// A process has no room for another request.
     Overloaded = "overloaded", 503, Unavailable, "Overloaded";
     /// No worker of a party is there.
     PartyAway = "party-away", 503, Unavailable, "Party away";
@@ -233,7 +235,8 @@ impl Code {
     pub const fn class(self) -> Class {
         match self {
             // No seat is free, or no worker is there.
-            Self::Overloaded
+            Self::NoSeat
+            | Self::Overloaded
             | Self::PartyAway
             | Self::NoPairAvailable
             | Self::StorageUnavailable

@@ -81,6 +81,7 @@ const KINDS: Readonly<Record<string, DuetErrorKind>> = {
   "chain-id-mismatch": "wrong-chain",
   "wrong-passphrase": "wrong-passphrase",
   deadline: "party-unreachable",
+  "no-seat": "party-unreachable",
   overloaded: "party-unreachable",
   "party-away": "party-unreachable",
   "no-pair-available": "party-unreachable",

@@ -1,5 +1,5 @@
-//! `duet.v1.invite.<party>`: checks an invitation, registers for the session, and runs it. One
-//! handler is one session, so the limit on handlers is the limit on sessions.
+//! `duet.v1.invite.<party>.<instance>`, and `duet.v1.invite.<party>` for orchestrators that heard no
+//! offer: checks an invitation, registers for the session, and runs it. Each session has a seat.
 
 use std::sync::Arc;
 
@@ -29,6 +29,11 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
     if !message.wants_reply() {
         return;
     }
+    // Not journalled: it says nothing about the request, and orchestrators ask again.
+    let Some(mut seat) = shared.seats.take() else {
+        let refusal = Refusal::new(Code::NoSeat, "all seats of this worker are taken");
+        return answer(&message, &InvitationReply::Refused(refusal)).await;
+    };
     // Taken before the checks: a session accepted before the machine was resumed must not continue
     // after.
     let session_cut = shared.session_cut();
@@ -50,7 +55,7 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
             return;
         }
     };
-    let seat = shared.seats.take(accepted.manifest.session);
+    seat.note(accepted.manifest.session);
     answer(&message, &InvitationReply::Accepted { instance: shared.instance.to_string() }).await;
     drop(message);
     tracing::info!("accepted");

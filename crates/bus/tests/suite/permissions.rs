@@ -84,8 +84,11 @@ fn subjects() -> Vec<String> {
     .map(str::to_owned)
     .to_vec();
     all.push(format!("duet.v1.approval.{WALLET}"));
+    all.push(format!("duet.v1.atwork.{INSTANCE}"));
     for one in SPEAKERS {
         all.push(format!("duet.v1.invite.{one}"));
+        all.push(format!("duet.v1.invite.{one}.{INSTANCE}"));
+        all.push(format!("duet.v1.seats.{one}.{INSTANCE}"));
         all.push(format!("duet.v1.release.{one}.{INSTANCE}"));
         all.push(format!("duet.v1.share.{one}"));
         all.push(format!("duet.v1.audit.{one}"));
@@ -122,6 +125,7 @@ fn may_publish(role: Role) -> BTreeSet<String> {
                 "duet.v1.delivery.x",
                 "duet.v1.broker",
                 "duet.v1.audit.orchestrator",
+                &format!("duet.v1.atwork.{INSTANCE}"),
                 &session("event", "orchestrator"),
                 "$KV.duet_jobs.demo.x",
                 "$KV.duet_sessions.x",
@@ -149,7 +153,10 @@ fn may_publish(role: Role) -> BTreeSet<String> {
             ]);
             for party in SPEAKERS {
                 allow(&[&format!("duet.v1.invite.{party}"), &format!("duet.v1.card.orchestrator.{party}")]);
-                allow(&[&format!("duet.v1.release.{party}.{INSTANCE}")]);
+                allow(&[
+                    &format!("duet.v1.invite.{party}.{INSTANCE}"),
+                    &format!("duet.v1.release.{party}.{INSTANCE}"),
+                ]);
                 allow(&[&format!("$JS.API.DIRECT.GET.DUET_HEADS.duet.v1.head.{party}")]);
             }
         }
@@ -161,6 +168,7 @@ fn may_publish(role: Role) -> BTreeSet<String> {
                 &session("round", &format!("{own}.device")),
                 &session("outcome", own),
                 &session("event", own),
+                &format!("duet.v1.seats.{own}.{INSTANCE}"),
                 &format!("duet.v1.card.{own}.{peer}"),
                 &format!("duet.v1.audit.{own}"),
                 &format!("duet.v1.head.{own}"),
@@ -210,6 +218,12 @@ fn listenings() -> Vec<Listening> {
         "duet.v1.*.*",
         "duet.v1.invite.*",
         "duet.v1.invite.>",
+        "duet.v1.invite.*.*",
+        "duet.v1.invite.service.*",
+        "duet.v1.invite.partner.*",
+        "duet.v1.seats.*.*",
+        "duet.v1.seats.>",
+        "duet.v1.atwork.*",
         "duet.v1.release.*.*",
         "duet.v1.release.service.*",
         "duet.v1.release.partner.*",
@@ -248,6 +262,9 @@ fn listenings() -> Vec<Listening> {
             "duet.v1.invite.service",
             "duet.v1.invite.partner",
             "duet.v1.invite.*",
+            "duet.v1.invite.service.*",
+            "duet.v1.invite.partner.*",
+            "duet.v1.invite.*.*",
             "duet.v1.share.service",
             "duet.v1.share.partner",
             "duet.v1.card.*.service",
@@ -283,11 +300,16 @@ fn may_listen(role: Role) -> BTreeSet<Listening> {
         Role::Orchestrator => {
             allow(&["duet.v1.outcome.*.*", "duet.v1.approval.*"], Some("orchestrator"));
             allow(&events, None);
+            allow(&["duet.v1.seats.*.*", "duet.v1.atwork.*", &format!("duet.v1.atwork.{INSTANCE}")], None);
+            for party in SPEAKERS {
+                allow(&[&format!("duet.v1.seats.{party}.{INSTANCE}")], None);
+            }
         }
         Role::Service => {
             allow(
                 &[
                     "duet.v1.invite.service",
+                    "duet.v1.invite.service.*",
                     "duet.v1.share.service",
                     "duet.v1.card.*.service",
                     "duet.v1.card.device.service",
@@ -307,7 +329,12 @@ fn may_listen(role: Role) -> BTreeSet<Listening> {
         }
         Role::Partner => {
             allow(
-                &["duet.v1.invite.partner", "duet.v1.share.partner", "duet.v1.card.*.partner"],
+                &[
+                    "duet.v1.invite.partner",
+                    "duet.v1.invite.partner.*",
+                    "duet.v1.share.partner",
+                    "duet.v1.card.*.partner",
+                ],
                 Some("partner"),
             );
             allow(

@@ -15,11 +15,12 @@ use std::{
 };
 
 use duet_protocol::ids::{PartyId, SessionId, WalletId};
-use duet_wire::{Code, JobRecord, Refusal, TenantId};
+use duet_wire::{Code, InstanceId, JobRecord, Refusal, TenantId};
 use rand_chacha::{ChaCha20Rng, rand_core::Rng as _};
 
 use crate::{
-    actions::{Action, ActionId, Answers, Caller, FoundSession, Invited, Note, Now, Outcome, What},
+    actions::{Action, ActionId, Answers, Caller, FoundSession, Invited, Note, Now, Outcome, Seated, What},
+    offers::{Lack, Offers, Use},
     room::Full,
     settings::QueueSettings,
     store::{JobKey, StoreFailure, Version, Written},
@@ -65,6 +66,7 @@ pub(super) struct State {
     pub(super) is_connected: bool,
     /// How the clocks of the broker's nodes differ, if they do.
     pub(super) dispute: Option<Refusal>,
+    pub(super) offers: Offers,
     rng: ChaCha20Rng,
     next_action: u64,
     pub(super) actions: Vec<Action>,
@@ -75,11 +77,12 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) const fn new(rng: ChaCha20Rng) -> Self {
+    pub(super) const fn new(rng: ChaCha20Rng, own_name: InstanceId) -> Self {
         Self {
             now: Now { wall_ms: 0, steady: Duration::ZERO },
             is_connected: true,
             dispute: None,
+            offers: Offers::new(own_name),
             rng,
             next_action: 0,
             actions: Vec::new(),
@@ -179,7 +182,7 @@ impl Hand {
     pub(super) fn act(&self, what: What) -> Pending {
         let mut state = lock(&self.state);
         let (due, invitation) = match &what {
-            What::Invite { seat, manifest: _, session, lasts } => {
+            What::Invite { seat, instance: _, manifest: _, session, lasts } => {
                 let late = Late {
                     caller: self.caller,
                     session: *session,
@@ -296,8 +299,46 @@ impl Hand {
         }
     }
 
+    /// Takes a seat of `party` for a session of `wallet`. With `alone` it leaves none to other
+    /// orchestrators.
+    pub(super) fn take(&self, party: &PartyId, wallet: WalletId, alone: bool) -> Result<Place, Lack> {
+        let mut state = lock(&self.state);
+        let now = state.now.steady;
+        let instance = state.offers.take(party, wallet, alone, now)?;
+        Ok(Place { state: Arc::clone(&self.state), party: party.clone(), instance, outcome: Use::None })
+    }
+
+    /// Records which worker of a party signed for a wallet.
+    pub(super) fn note_signed(&self, seated: Seated, wallet: WalletId) {
+        lock(&self.state).offers.note_signed(&seated.party, wallet, seated.instance);
+    }
+
     pub(super) fn note(&self, note: Note) {
         drop(self.act(What::Note(note)));
+    }
+}
+
+/// A seat in hand for a session to come. Dropping it gives it back, unless the worker took it.
+pub(super) struct Place {
+    state: Arc<Mutex<State>>,
+    party: PartyId,
+    /// The worker. `None`: the party's workers are invited by its name.
+    pub(super) instance: Option<InstanceId>,
+    outcome: Use,
+}
+
+impl Place {
+    /// Notes what became of the seat.
+    pub(super) fn settle(mut self, outcome: Use) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(instance) = &self.instance {
+            lock(&self.state).offers.settle(&self.party, instance, self.outcome);
+        }
     }
 }
 

@@ -119,13 +119,15 @@ async fn begin(hand: &Hand, version: Version) -> Result<Begun, NotBegun> {
         Decision::Wait(refusal) | Decision::Fail(refusal) => return Err(refusal.into()),
     };
     let terms = terms.of(pair)?.clone();
+    // The owner waits, so no seat is left to other orchestrators.
+    let place = hand.take(&terms.responder.party, request.wallet, true).map_err(Refusal::from)?;
     let started = match session::start(hand, &job, version, &request, pair, terms).await {
         Ok(started) => started,
         Err(NotStarted::Moved) => return Err(NotBegun::Moved),
         Err(NotStarted::Store(failure)) => return Err(failure.into()),
         Err(NotStarted::Internal(reason)) => return Err(NotBegun::Internal(reason)),
     };
-    if let Err(failure) = session::invite(hand, &started, &started.responder).await {
+    if let Err(failure) = session::invite(hand, &started, &started.responder, place).await {
         let refusal = failure.refusal.clone();
         end_attempt(hand, &job, started.session, failure).await?;
         return Err(refusal.into());

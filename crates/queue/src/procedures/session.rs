@@ -4,7 +4,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use duet_protocol::ids::{PartyId, SessionId};
+use duet_protocol::ids::{PartyId, SessionId, WalletId};
 use duet_wire::{
     Code, JobEvent, Manifest, Pair, Refusal, Seat, SigningRequest,
     job::Evidence,
@@ -16,12 +16,13 @@ use duet_wire::{
 
 use super::{
     change::{Changed, change},
-    hand::{Hand, after, written},
+    hand::{Hand, Place, after, written},
     settle::{already_signed, end_attempt, forget_sessions},
 };
 use crate::{
     actions::{Invited, Note, Seated, What},
     failure::{Failure, listed_sessions, running_pair, said_by, unlisted_sessions},
+    offers::{Lack, Use},
     settings::QueueSettings,
     store::{JobKey, StoreFailure, Version, Written},
     terms::Terms,
@@ -31,6 +32,7 @@ use crate::{
 /// A session that is stored. Its parties may now be invited.
 pub(super) struct Started {
     pub(super) session: SessionId,
+    wallet: WalletId,
     initiator: Seat,
     pub(super) responder: Seat,
     pub(super) manifest: Vec<u8>,
@@ -38,6 +40,19 @@ pub(super) struct Started {
     /// When the job's request expires.
     job_expires_at_ms: u64,
     trace: Option<String>,
+}
+
+/// The seats in hand for a session that is not stored yet.
+pub(super) struct Places {
+    initiator: Place,
+    responder: Place,
+}
+
+/// Takes a seat of both parties.
+pub(super) fn take_places(hand: &Hand, terms: &Terms, wallet: WalletId) -> Result<Places, Lack> {
+    let responder = hand.take(&terms.responder.party, wallet, false)?;
+    let initiator = hand.take(&terms.initiator.party, wallet, false)?;
+    Ok(Places { initiator, responder })
 }
 
 /// Why no session was started.
@@ -131,19 +146,25 @@ pub(super) async fn start(
     }
     forget_sessions(hand, &unlisted).await;
     hand.act(What::Show(session, Step::Inviting)).await;
-    Ok(Started { session, initiator, responder, manifest, expires_at_ms, job_expires_at_ms, trace })
+    let wallet = request.wallet;
+    Ok(Started { session, wallet, initiator, responder, manifest, expires_at_ms, job_expires_at_ms, trace })
 }
 
-/// Invites both parties of a session that just began, and waits for its end.
-pub(super) async fn run(hand: &Hand, job: &JobKey, started: &Started) -> Result<(), StoreFailure> {
+/// Invites both parties of a session that just began to the seats in hand, and waits for its end.
+pub(super) async fn run(
+    hand: &Hand,
+    job: &JobKey,
+    started: &Started,
+    places: Places,
+) -> Result<(), StoreFailure> {
     let session = started.session;
     hand.act(What::Enter { session, trace: started.trace.clone() }).await;
     // The responder comes first: it has to listen before the initiator speaks.
-    let seated = match invite(hand, started, &started.responder).await {
+    let seated = match invite(hand, started, &started.responder, places.responder).await {
         Ok(seated) => seated,
         Err(failure) => return end_attempt(hand, job, session, failure).await,
     };
-    let initiating = match invite(hand, started, &started.initiator).await {
+    let initiating = match invite(hand, started, &started.initiator, places.initiator).await {
         Ok(initiating) => initiating,
         Err(failure) => {
             release(hand, session, seated).await;
@@ -154,7 +175,11 @@ pub(super) async fn run(hand: &Hand, job: &JobKey, started: &Started) -> Result<
     let failure = Failure::no_outcome(started.initiator.party.clone());
     let left = time_left(&hand.queue, started.expires_at_ms, hand.now_ms());
     let signed = wait_for_end(hand, job, session, left, failure).await;
-    if !matches!(signed, Ok(true)) {
+    if matches!(signed, Ok(true)) {
+        for seated in [seated, initiating].into_iter().flatten() {
+            hand.note_signed(seated, started.wallet);
+        }
+    } else {
         // One of them may still wait for the other.
         release(hand, session, seated).await;
         release(hand, session, initiating).await;
@@ -208,7 +233,12 @@ fn time_left(queue: &QueueSettings, expires_at_ms: u64, now_ms: u64) -> Duration
 ///
 /// An invitation that a worker may have is not sent again, which could put two workers into the
 /// session. So without an answer the session is over. A worker that accepts later is released.
-pub(super) async fn invite(hand: &Hand, started: &Started, seat: &Seat) -> Result<Option<Seated>, Failure> {
+pub(super) async fn invite(
+    hand: &Hand,
+    started: &Started,
+    seat: &Seat,
+    place: Place,
+) -> Result<Option<Seated>, Failure> {
     let party = &seat.party;
     let silent = |code, message: String| Failure {
         refusal: Refusal::new(code, message),
@@ -217,11 +247,19 @@ pub(super) async fn invite(hand: &Hand, started: &Started, seat: &Seat) -> Resul
     };
     let invitation = What::Invite {
         seat: seat.clone(),
+        instance: place.instance.clone(),
         session: started.session,
         manifest: started.manifest.clone(),
         lasts: hand.queue.invitation_timeout.max(until(started.expires_at_ms, hand.now_ms())),
     };
-    match hand.invited(invitation).await {
+    let invited = hand.invited(invitation).await;
+    place.settle(match &invited {
+        Some(Invited::Refused { refusal, .. }) if refusal.code == Code::NoSeat => Use::Full,
+        Some(Invited::Refused { .. } | Invited::NotSent(_)) => Use::None,
+        Some(Invited::NoWorker) => Use::Gone,
+        Some(Invited::Accepted(_) | Invited::Silence | Invited::Malformed { .. }) | None => Use::Taken,
+    });
+    match invited {
         Some(Invited::Accepted(instance)) => {
             hand.note(Note::ClockSkew(seat.index, 0));
             Ok(seated(party, &instance))
@@ -241,7 +279,7 @@ pub(super) async fn invite(hand: &Hand, started: &Started, seat: &Seat) -> Resul
                 evidence: Some(Evidence::Refusal { by: party.clone() }),
             })
         }
-        Some(Invited::NoWorker) => Err(silent(Code::Overloaded, format!("no worker of {party} is free"))),
+        Some(Invited::NoWorker) => Err(silent(Code::NoSeat, format!("no worker of {party} is free"))),
         Some(Invited::NotSent(refusal)) => Err(silent(refusal.code, refusal.message)),
         Some(Invited::Malformed { sha256, reason }) => Err(Failure {
             refusal: Refusal::new(

@@ -9,7 +9,7 @@ use duet_wire::{Code, JobEvent, JobState, Pair, Refusal, SigningRequest};
 use super::{
     change::{Changed, change},
     hand::{Hand, after},
-    session::{self, NotStarted},
+    session::{self, NotStarted, Places},
     settle::{end_attempt, expire, give_up},
 };
 use crate::{
@@ -179,10 +179,13 @@ async fn advance(
         // The job is due, but for a pair that cannot sign now. This one still has to rest.
         Decision::Try(_, pause) if !pause.is_zero() => Ok(Advanced::Wait(pause)),
         Decision::Try(pair, _) => match terms.of(pair) {
-            Ok(terms) => {
-                let tried = attempt(hand, job, version, request, pair, terms.clone()).await?;
-                Ok(if tried { Advanced::Tried } else { Advanced::Moved })
-            }
+            Ok(terms) => match session::take_places(hand, terms, request.wallet) {
+                Ok(places) => {
+                    let tried = attempt(hand, job, version, request, pair, (terms.clone(), places)).await?;
+                    Ok(if tried { Advanced::Tried } else { Advanced::Moved })
+                }
+                Err(lack) => wait(hand, job, version, request, lack.into()).await,
+            },
             Err(refusal) => wait(hand, job, version, request, refusal).await,
         },
         Decision::AwaitOwner(_) => {
@@ -222,7 +225,8 @@ async fn go_without_owner(
         return Ok(false);
     };
     let Ok(terms) = terms.of(pair) else { return Ok(false) };
-    attempt(hand, job, version, request, pair, terms.clone()).await
+    let Ok(places) = session::take_places(hand, terms, request.wallet) else { return Ok(false) };
+    attempt(hand, job, version, request, pair, (terms.clone(), places)).await
 }
 
 /// Runs one attempt of `pair` to its end. Returns false when another process had changed the job
@@ -233,10 +237,10 @@ async fn attempt(
     version: Version,
     request: &Arc<SigningRequest>,
     pair: Pair,
-    terms: Terms,
+    (terms, places): (Terms, Places),
 ) -> Result<bool, StoreFailure> {
     match session::start(hand, job, version, request, pair, terms).await {
-        Ok(started) => session::run(hand, job, &started).await?,
+        Ok(started) => session::run(hand, job, &started, places).await?,
         Err(NotStarted::Moved) => return Ok(false),
         Err(NotStarted::Store(error)) => return Err(error),
         Err(NotStarted::Internal(reason)) => {

@@ -56,8 +56,15 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(queue: &QueueSettings, seed: [u8; 32], began_ms: u64, ahead_ms: i64) -> Self {
-        let config = Config { queue: queue.clone(), duplicate_window: core::time::Duration::from_secs(120) };
+    pub(crate) fn new(
+        number: usize,
+        queue: &QueueSettings,
+        seed: [u8; 32],
+        (began_ms, ahead_ms): (u64, i64),
+    ) -> Self {
+        let duplicate_window = core::time::Duration::from_secs(120);
+        let own_name = format!("o{number}").parse().unwrap();
+        let config = Config { queue: queue.clone(), duplicate_window, own_name };
         Self {
             core: Core::new(config, seed),
             generation: 0,

@@ -113,11 +113,11 @@ impl World {
         };
         let clocks_differ = rng.next_u32().is_multiple_of(4);
         let mut processes = Vec::new();
-        for _ in 0..PROCESSES {
+        for number in 0..PROCESSES {
             let ahead_ms = if clocks_differ { i64::from(rng.next_u32() % 3) * 60_000 - 60_000 } else { 0 };
             let mut seed = [0; 32];
             rng.fill_bytes(&mut seed);
-            processes.push(Process::new(&queue, seed, START_MS, ahead_ms));
+            processes.push(Process::new(number, &queue, seed, (START_MS, ahead_ms)));
         }
         let mut world = Self {
             rng,

@@ -8,8 +8,8 @@ use duet_protocol::{
     ids::{CardFingerprint, Epoch, PaillierKeyId, SessionId, ShareIndex, WalletId},
 };
 use duet_wire::{
-    Code, Invitation, InvitationReply, JobId, Manifest, Outcome, OutcomeReply, OutcomeResult, PayloadKindTag,
-    Refusal, SignedOutcome, SignedRequest, WalletInfo,
+    Code, Invitation, InvitationReply, JobId, Manifest, Offer, Outcome, OutcomeReply, OutcomeResult,
+    PayloadKindTag, Refusal, SignedOutcome, SignedRequest, WalletInfo,
     approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval, WaitingJob},
     audit::{ChainId, Head, HeadReply, HeadRequest, Position},
     card_request::{CardReply, CardRequest},
@@ -92,6 +92,17 @@ fn hello() -> HelloReply {
     }
 }
 
+fn offer() -> Offer {
+    Offer {
+        number: 7,
+        seats: 32,
+        free_seats: 31,
+        now_ms: 1_900_000_000_000,
+        version: "0.1.0".to_owned(),
+        reader_level: 2,
+    }
+}
+
 fn outcome(result: OutcomeResult) -> Outcome {
     Outcome {
         session: SessionId([2; 16]),
@@ -107,6 +118,7 @@ fn every_message_round_trips_and_nothing_else_decodes() {
     let refusal = || Refusal::new(Code::Locked, "The key is locked.");
     check(&manifest());
     check(&Invitation { manifest: vec![1, 2, 3] });
+    check(&offer());
     check(&InvitationReply::Accepted { instance: "worker-1".to_owned() });
     check(&InvitationReply::Refused(refusal()));
     let late = TimeRefusal { refusal: refusal(), now_ms: 1_800_000_000_000 };
@@ -260,6 +272,8 @@ fn the_layout_of_a_hello_is_pinned() {
         "0100".to_owned(),               // store ready, not initiating
     ];
     assert_eq!(hex::encode(encode(&hello()).unwrap()), expected.concat());
+    let expected = ["4e01", "07", "20", "1f", "fd0038d360ba010000", "05302e312e30", "02"];
+    assert_eq!(hex::encode(encode(&offer()).unwrap()), expected.concat());
 }
 
 #[test]
@@ -353,6 +367,7 @@ proptest! {
         try_as::<CardReply>(&mut bytes);
         try_as::<Hello>(&mut bytes);
         try_as::<HelloReply>(&mut bytes);
+        try_as::<Offer>(&mut bytes);
         try_as::<ShareRequest>(&mut bytes);
         try_as::<ShareReply>(&mut bytes);
         try_as::<ApprovalRequest>(&mut bytes);

@@ -83,7 +83,8 @@ pub(super) fn wallets(tenants: &Told<Vec<TenantFacts>>) -> Check {
             return vec![Finding::skipped(tenant, why, "Mend what the check `parties` names.")];
         }
         // A party that does not answer is another check's.
-        let silences = [Code::Deadline, Code::Overloaded, Code::NoPairAvailable, Code::BrokerUnreachable];
+        let silences =
+            [Code::Deadline, Code::NoSeat, Code::Overloaded, Code::NoPairAvailable, Code::BrokerUnreachable];
         let is_silence = |code: &str| silences.iter().any(|silence| silence.as_str() == code);
         work.pairs
             .iter()

@@ -145,6 +145,7 @@ impl World {
                 Ok(())
             }),
             What::AskParties { .. } => Outcome::Terms(self.terms()),
+            What::AskParty(_) => Outcome::Done,
             What::Invite { seat, session, .. } => {
                 return self.invite(process, generation, id, &seat, session);
             }
@@ -384,6 +385,7 @@ fn name(what: &What) -> String {
         What::RemoveSession(session) => format!("remove {session}"),
         What::AskBroker => "ask-broker".to_owned(),
         What::AskParties { .. } => "ask-parties".to_owned(),
+        What::AskParty(party) => format!("ask {party}"),
         What::DoubtParty { party, .. } => format!("doubt {party}"),
         What::ForgetParties { .. } => "forget-parties".to_owned(),
         What::Enter { session, .. } => format!("enter {session}"),

@@ -223,7 +223,7 @@ impl World {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         let before = &self.processes[process];
-        let mut new = Process::new(&self.queue, seed, self.now_ms, before.ahead_ms);
+        let mut new = Process::new(process, &self.queue, seed, (self.now_ms, before.ahead_ms));
         new.generation = before.generation;
         self.processes[process] = new;
         let newest: Vec<Version> =
