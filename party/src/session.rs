@@ -1,7 +1,7 @@
 //! Sessions: what is checked before one, the two drivers, the gate, the report.
 //!
-//! The drivers know no broker, clock or task: they run on a host ([`host`]), and compute by
-//! an engine ([`engine`]). A worker and a device run on [`Online`] by [`Protocol`]. The seeded world
+//! The drivers know no broker, clock or task: they run on a host ([`host`]), and compute by an
+//! engine ([`engine`]). A worker and a device run on [`Online`] by [`Protocol`]. The seeded world
 //! of the tests has hosts of its own, and symbols for the protocol.
 
 mod accepted;

@@ -1,5 +1,5 @@
-//! `cargo xtask world`: runs the core of the queue and the parties' sessions in their seeded worlds,
-//! and shows that the worlds notice mutants.
+//! `cargo xtask world`: runs the queue's core and the parties' sessions in their seeded worlds, and
+//! shows that the worlds notice mutants.
 
 use std::{
     fs,
