@@ -24,8 +24,15 @@ pub struct Abandoned;
 /// Runs CPU-bound work on the runtime's blocking threads, with a bound on parallel work. The number
 /// of waiting callers is bounded too: each is a session, or a request being served.
 #[derive(Debug, Clone)]
-pub struct Compute {
-    permits: Arc<Semaphore>,
+pub struct Compute(Place);
+
+#[derive(Debug, Clone)]
+enum Place {
+    /// The runtime's blocking threads.
+    Threads { permits: Arc<Semaphore> },
+    /// The caller's thread, with a seeded generator: in the seeded world.
+    #[cfg(test)]
+    Here(Arc<Mutex<rand_chacha::ChaCha20Rng>>),
 }
 
 impl Compute {
@@ -38,7 +45,14 @@ impl Compute {
     /// At most `limit` computations at a time, and at least one.
     #[must_use]
     pub fn limited(limit: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(limit.max(1))) }
+        Self(Place::Threads { permits: Arc::new(Semaphore::new(limit.max(1))) })
+    }
+
+    /// Runs everything in the caller's thread. Draws from a generator of this seed.
+    #[cfg(test)]
+    pub(crate) fn seeded(seed: u64) -> Self {
+        use rand_chacha::rand_core::SeedableRng as _;
+        Self(Place::Here(Arc::new(Mutex::new(rand_chacha::ChaCha20Rng::seed_from_u64(seed)))))
     }
 
     /// Runs `work` as [`Self::run`] does, with a generator of its own.
@@ -49,6 +63,13 @@ impl Compute {
         &self,
         work: impl FnOnce(&mut dyn Entropy) -> T + Send + 'static,
     ) -> Result<T, Abandoned> {
+        #[cfg(test)]
+        if let Place::Here(generator) = &self.0 {
+            use rand_chacha::rand_core::SeedableRng as _;
+            let forked = generator.lock().unwrap_or_else(PoisonError::into_inner).next_u64();
+            let rng = rand_chacha::ChaCha20Rng::seed_from_u64(forked);
+            return Ok(work(&mut Surrounded::new(rng, Environment { process: [0; 32], now_ns: 0 })));
+        }
         self.run(move || work(&mut system_rng())).await
     }
 
@@ -64,7 +85,12 @@ impl Compute {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Abandoned> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Abandoned)?;
+        let permits = match &self.0 {
+            Place::Threads { permits } => permits,
+            #[cfg(test)]
+            Place::Here(_) => return Ok(work()),
+        };
+        let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| Abandoned)?;
         let span = Span::current();
         tokio::task::spawn_blocking(move || {
             let _permit = permit;

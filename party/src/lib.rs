@@ -51,6 +51,8 @@ pub mod store;
 pub mod vault;
 mod witness;
 pub mod worker;
+#[cfg(test)]
+mod world;
 
 pub use context::Context;
 pub use device::Device;

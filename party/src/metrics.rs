@@ -14,12 +14,7 @@ use prometheus_client::{
 };
 use tracing::Instrument as _;
 
-use crate::{
-    error::PartyError,
-    policy::Ruling,
-    resumption::Noticed,
-    session::{Ended, Engine, Finished, Role},
-};
+use crate::{error::PartyError, policy::Ruling, resumption::Noticed, session::Finished};
 
 /// Bucket bounds of a session's duration, in seconds. A session takes some 20 ms of arithmetic,
 /// four messages and three durable writes. A round ends after 10 s and a session after 30 s
@@ -233,11 +228,7 @@ impl Metrics {
     }
 
     /// Counts a session as active until the returned value is dropped.
-    pub(crate) fn session<E: Engine>(&self, role: &Role<E>) -> Session {
-        let role = match role {
-            Role::Initiator { .. } => "initiator",
-            Role::Responder { .. } => "responder",
-        };
+    pub(crate) fn session(&self, role: &'static str) -> Session {
         let active = self.active.get_or_create_owned(&RoleLabel { role });
         active.inc();
         Session { metrics: self.clone(), role, active, began: Instant::now() }
@@ -302,14 +293,8 @@ pub(crate) struct Session {
 
 impl Session {
     /// Records its end.
-    pub(crate) fn ended(&self, ended: &Ended) {
-        let (outcome, code) = match ended {
-            Ended::Signed { .. } => ("signed", NO_CODE),
-            Ended::Answered => ("answered", NO_CODE),
-            Ended::Failed { refusal, .. } => ("failed", refusal.code.as_str()),
-            Ended::Released => ("released", NO_CODE),
-            Ended::Silent => ("silent", NO_CODE),
-        };
+    pub(crate) fn ended(&self, outcome: &'static str, code: Option<Code>) {
+        let code = code.map_or(NO_CODE, Code::as_str);
         let role = self.role;
         self.metrics.ended.get_or_create(&EndLabels { role, outcome, code }).inc();
         let duration = self.began.elapsed().as_secs_f64();

@@ -19,6 +19,8 @@ mod connection;
 mod error;
 mod health;
 mod keys;
+#[cfg(test)]
+pub(crate) mod memory;
 mod migrations;
 mod pending;
 mod policy;

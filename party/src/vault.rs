@@ -84,6 +84,12 @@ impl Vault {
         Self { store, key: Arc::new(RwLock::new(Arc::new(key))) }
     }
 
+    /// The same vault over another opening of its store, or a copy of it.
+    #[cfg(test)]
+    pub(crate) fn over(&self, store: Arc<dyn ShareStore>) -> Self {
+        Self { store, key: Arc::clone(&self.key) }
+    }
+
     /// Gives an empty store a random key, encrypted by `source`.
     ///
     /// # Errors

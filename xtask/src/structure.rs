@@ -20,6 +20,7 @@ use anyhow::{Context, Result, bail};
 
 use self::tokens::{before, closing, import, is_name, tokens, without_tests, without_texts};
 
+mod sessions;
 mod tokens;
 
 /// The crate whose circles are known and may stay.
@@ -43,8 +44,10 @@ pub(crate) fn print(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fails if files of a crate other than the exempt one use each other in a circle.
+/// Fails if files of a crate other than the exempt one use each other in a circle, or if the
+/// parties' session code names what a seed cannot repeat.
 pub(crate) fn check(root: &Path) -> Result<()> {
+    sessions::check(root)?;
     let mut found = String::new();
     for (name, folder) in crates(root)?.into_iter().filter(|(name, _)| name != EXEMPT) {
         let graph = Graph::read(&folder)?;

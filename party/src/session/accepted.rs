@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use duet_protocol::{card::Card, share::KeyShare};
 use duet_wire::{Manifest, Seat, SigningRequest, validity::CLOCK_GRACE_MS};
 
-use super::{engine::Engine, protocol::Protocol};
+use super::{
+    engine::{Engine, Side},
+    protocol::Protocol,
+};
 use crate::{
     identity::Identity,
     policy::Ruling,
@@ -34,6 +37,16 @@ pub(crate) struct Accepted<E: Engine = Protocol> {
 pub(crate) enum Role<E: Engine = Protocol> {
     Initiator { paillier: Arc<E::Key> },
     Responder { enrolment: Arc<E::Enrolment> },
+}
+
+impl<E: Engine> Role<E> {
+    /// The role as a label of metrics.
+    pub(super) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Initiator { .. } => "initiator",
+            Self::Responder { .. } => "responder",
+        }
+    }
 }
 
 impl<E: Engine> Accepted<E> {
@@ -69,5 +82,20 @@ impl<E: Engine> Accepted<E> {
     pub(crate) fn remaining(&self, now_ms: u64) -> Duration {
         let ends_at_ms = self.manifest.expires_at_ms.saturating_add(CLOCK_GRACE_MS);
         Duration::from_millis(ends_at_ms.saturating_sub(now_ms))
+    }
+
+    /// What this party's side of the session begins with.
+    pub(super) fn side(&self) -> Side {
+        Side {
+            manifest: self.bytes.clone(),
+            session: self.manifest.session,
+            digest: self.digest,
+            path: self.request.path.clone(),
+            share: Arc::clone(&self.share),
+            keys: Arc::clone(&self.identity.keys),
+            card: Arc::clone(&self.identity.card),
+            peer_index: self.peer().index,
+            peer: Arc::clone(&self.peer_card),
+        }
     }
 }

@@ -3,18 +3,8 @@
 use duet_protocol::{ids::PartyId, session::SessionError};
 use duet_wire::{Code, Outcome, OutcomeResult, RecoverableSignature, Refusal, progress::Step};
 
-use super::{Accepted, engine::Engine};
+use super::{accepted::Accepted, engine::Engine, trace::Trace};
 use crate::error::PartyError;
-
-/// What the audit log keeps of a session's one-time values: hashes, by which it can be seen that
-/// none was used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Trace {
-    /// Of this party's public nonce.
-    pub(crate) nonce: [u8; 32],
-    /// Of the responder's answer.
-    pub(crate) answer: [u8; 32],
-}
 
 /// How a session ended for this party.
 #[derive(Debug)]
@@ -63,6 +53,17 @@ impl Ended {
         }
     }
 
+    /// The outcome as a label of metrics, and the code of a failure.
+    pub(super) const fn labels(&self) -> (&'static str, Option<Code>) {
+        match self {
+            Self::Signed { .. } => ("signed", None),
+            Self::Answered => ("answered", None),
+            Self::Failed { refusal, .. } => ("failed", Some(refusal.code)),
+            Self::Released => ("released", None),
+            Self::Silent => ("silent", None),
+        }
+    }
+
     /// What is reported; `None` when nothing may be.
     pub(crate) fn outcome<E: Engine>(self, accepted: &Accepted<E>) -> Option<Outcome> {
         let result = match self {
@@ -99,13 +100,4 @@ impl From<PartyError> for Ended {
         tracing::warn!(%error, "the session failed");
         Self::Failed { culprit: None, refusal: error.to_refusal() }
     }
-}
-
-/// How many verdicts were left behind, by how they were judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Finished {
-    /// Verdicts that were good: they are counted, and their signatures lost.
-    pub(crate) good: u64,
-    /// Verdicts that were bad, or that no process can judge any more: their keys are locked.
-    pub(crate) bad: u64,
 }

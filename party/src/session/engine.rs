@@ -18,7 +18,7 @@ use duet_protocol::{
     verdict::{ForeignToken, LockWritten, Unlocked},
 };
 
-use super::{Accepted, Trace};
+use super::trace::Trace;
 use crate::{context::Context, error::PartyError, store::EnrolmentRow};
 
 /// What both sides of a session begin with.
@@ -34,22 +34,6 @@ pub(crate) struct Side {
     pub(crate) card: Arc<Card>,
     pub(crate) peer_index: ShareIndex,
     pub(crate) peer: Arc<Card>,
-}
-
-impl<E: Engine> Accepted<E> {
-    pub(super) fn side(&self) -> Side {
-        Side {
-            manifest: self.bytes.clone(),
-            session: self.manifest.session,
-            digest: self.digest,
-            path: self.request.path.clone(),
-            share: Arc::clone(&self.share),
-            keys: Arc::clone(&self.identity.keys),
-            card: Arc::clone(&self.identity.card),
-            peer_index: self.peer().index,
-            peer: Arc::clone(&self.peer_card),
-        }
-    }
 }
 
 /// The result of a decryption. Nothing of it leaves before the store has answered.

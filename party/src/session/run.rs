@@ -5,7 +5,13 @@ use std::future::Future;
 use duet_wire::Code;
 
 use super::{
-    Accepted, Ended, Role, SessionLimits, check, host::Host, initiator::initiate, responder::respond,
+    accepted::{Accepted, Role},
+    checks::check,
+    ended::Ended,
+    host::Host,
+    initiator::initiate,
+    limits::SessionLimits,
+    responder::respond,
 };
 use crate::{context::Context, error::PartyError, identity::Identity};
 
@@ -41,7 +47,7 @@ pub(crate) async fn run<H: Host>(
     cut: impl Future<Output = Ended> + Send,
     seat: impl Send,
 ) -> Ended {
-    let session = context.metrics.session(&accepted.role);
+    let session = context.metrics.session(accepted.role.as_str());
     let ended = match (&accepted.role, rounds) {
         (Role::Initiator { paillier }, _) => initiate(context, host, accepted, paillier, limits, cut).await,
         (Role::Responder { enrolment }, Some(rounds)) => {
@@ -49,7 +55,8 @@ pub(crate) async fn run<H: Host>(
         }
         (Role::Responder { .. }, None) => Ended::failed(Code::Internal, "the responder does not listen"),
     };
-    session.ended(&ended);
+    let (outcome, code) = ended.labels();
+    session.ended(outcome, code);
     drop(seat);
     ended
 }
