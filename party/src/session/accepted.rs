@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use duet_protocol::{card::Card, enrolment::VerifiedEnrolment, paillier_key::PaillierKey, share::KeyShare};
-use duet_wire::{Manifest, Seat, SigningRequest, validity::CLOCK_GRACE_MS};
+use duet_wire::{Manifest, Seat, SigningRequest, remembered::Remembered, validity::CLOCK_GRACE_MS};
 
 use crate::{
     identity::Identity,
@@ -26,6 +26,8 @@ pub(crate) struct Accepted {
     pub(crate) role: Role,
     /// What the wallet's policy said.
     pub(crate) ruling: Ruling,
+    /// What the orchestrator said of the broker, to be kept with the charge.
+    pub(crate) remembered: Option<Remembered>,
 }
 
 /// Which side of the session this party is, with what that side needs.
@@ -61,6 +63,7 @@ impl Accepted {
             expires_at_ms: self.request.expires_at.saturating_mul(1000),
             job: self.manifest.job,
             signs: self.request.signs(self.digest),
+            remembered: self.remembered,
         }
     }
 

@@ -108,12 +108,16 @@ const POSTGRES: &[Script] = &[
     (6, "suspects", include_str!("../../migrations/postgres/0006_suspects.sql")),
 ];
 
-const SQLITE_EXPANSIONS: &[Script] =
-    &[(17, "job digests", include_str!("../../migrations/sqlite/0017_job_digests.sql"))];
+const SQLITE_EXPANSIONS: &[Script] = &[
+    (17, "job digests", include_str!("../../migrations/sqlite/0017_job_digests.sql")),
+    (18, "broker", include_str!("../../migrations/sqlite/0018_broker.sql")),
+];
 
 #[cfg(feature = "postgres")]
-const POSTGRES_EXPANSIONS: &[Script] =
-    &[(7, "job digests", include_str!("../../migrations/postgres/0007_job_digests.sql"))];
+const POSTGRES_EXPANSIONS: &[Script] = &[
+    (7, "job digests", include_str!("../../migrations/postgres/0007_job_digests.sql")),
+    (8, "broker", include_str!("../../migrations/postgres/0008_broker.sql")),
+];
 
 pub(super) const OF_SQLITE: Schema =
     Schema { first: SQLITE, expansions: SQLITE_EXPANSIONS, contractions: &[] };
