@@ -266,7 +266,7 @@ impl Forwarder {
         message: Vec<u8>,
         deadline: Duration,
     ) -> Result<Bytes, Refusal> {
-        let reply = self.bus.request_resending_for(RESEND_FOR, address, message, deadline).await;
+        let reply = self.bus.request_resending_for(RESEND_FOR, address, message, deadline, &[]).await;
         bounded(reply.map_err(|error| unanswered(whom, &error))?)
     }
 }

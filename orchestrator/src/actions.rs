@@ -19,6 +19,7 @@ use duet_queue::{
 use duet_wire::{
     Code, Invitation, InvitationReply, JobRecord, Pair, Refusal, Release,
     progress::{Progress, Step},
+    remembered::{ISSUED_AT_HEADER, REMEMBERED_HEADER},
 };
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -195,8 +196,12 @@ impl Orchestrator {
             Ok(invitation) => Bytes::from(invitation),
             Err(error) => return Invited::NotSent(Refusal::new(Code::Internal, error.to_string())),
         };
+        let issued_at = (ISSUED_AT_HEADER, asked_at_ms.to_string());
+        let remembered = self.remembered().map(|seen| (REMEMBERED_HEADER, seen.to_string()));
+        let headers: Vec<_> = remembered.into_iter().chain([issued_at]).collect();
         let patience = self.queue.worker_search.min(self.queue.invitation_timeout);
-        let reply = match self.bus.request_resending_for(patience, address, invitation, lasts).await {
+        let reply = match self.bus.request_resending_for(patience, address, invitation, lasts, &headers).await
+        {
             Ok(reply) => reply,
             Err(RequestError::NoResponders { .. }) => return Invited::NoWorker,
             Err(RequestError::TimedOut { .. }) => return Invited::Silence,

@@ -197,7 +197,7 @@ mod tests {
         assert!(explain(&first, 1, mark(9, 100), mark(9, 130)));
         assert!(!explain(&first, 1, mark(9, 100), mark(9, 99)), "put back");
         assert!(!explain(&first, 1, mark(9, 0), mark(8, 500)), "another stream");
-        // Whoever saw the second epoch knows more than the broker.
+        // A party that saw the second epoch knows more than the broker.
         assert!(!explain(&first, 2, mark(9, 10), mark(9, 100)));
         // Another orchestrator has found the loss, also when the stream has outgrown the mark.
         let second = next(&first, 1, mark(9, 80));

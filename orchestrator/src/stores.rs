@@ -421,6 +421,15 @@ impl Orchestrator {
         self.audit.note(Event::BrokerWentBack { epoch, stores, open_jobs: open as u64 });
     }
 
+    /// How far the bucket of jobs went, as the parties are to remember it. `None` before the first
+    /// look.
+    pub(crate) fn remembered(&self) -> Option<Remembered> {
+        let known = self.stores.known();
+        let Mark { created_ns, last } = *known.marks.get(&jobs_bucket())?;
+        let revision = last.max(self.jobs.acknowledged());
+        Some(Remembered { epoch: known.epochs.present(), revision, created_ns })
+    }
+
     /// Asks the parties that have not answered over this connection what they remember.
     async fn hear_parties(&self) {
         let unheard: Vec<PartyId> = self.stores.known().unheard.iter().cloned().collect();

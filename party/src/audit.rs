@@ -8,6 +8,10 @@
 //! published long ago. It continues where the last worker stopped. Any worker of the party may
 //! publish. Of a record that two of them publish, the stream keeps one, or the reader skips the
 //! second.
+//!
+//! On each new connection the task asks the broker for the head of the party's chain. If that is
+//! behind what was published, the broker was put back to an earlier copy of its store, or lost it.
+//! The task then publishes again what the store still has of the records since.
 
 mod chain;
 
@@ -19,12 +23,12 @@ use std::{
 
 use duet_bus::{
     Bus, Speaker,
-    audit::{CHECKPOINT_AFTER_MS, CHECKPOINT_AFTER_RECORDS, RECORDS_PER_MESSAGE, publish},
+    audit::{CHECKPOINT_AFTER_MS, CHECKPOINT_AFTER_RECORDS, RECORDS_PER_MESSAGE, publish, read_head},
 };
 use duet_protocol::ids::PaillierKeyId;
 use duet_wire::{
     Code,
-    audit::{Asked, Body, Draft, Event, Exchange, Refusals, Refused},
+    audit::{Asked, Body, Draft, Event, Exchange, Position, Refusals, Refused},
 };
 use rand_core::Rng as _;
 use tokio::{
@@ -63,6 +67,13 @@ const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
 const TRIM_EVERY: Duration = Duration::from_secs(60);
 /// At the end of the worker, how long appending and publishing the last entries may take.
 const FINISH: Duration = Duration::from_secs(5);
+/// How many records before the broker's head are published again. The head may be a few records
+/// ahead of the stream: it is of the moment after they were published.
+const BEFORE_HEAD: u64 = 4096;
+/// How long the broker may take to tell the head.
+const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+/// When the head is asked for again that seemed behind: another worker may be about to publish it.
+const HEAD_PAUSE: Duration = Duration::from_secs(2);
 
 /// Settings of the audit log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,6 +242,7 @@ impl Keeper {
             bus: bus.clone(),
             settings,
             telling: Telling::default(),
+            connection: None,
         };
         let (stop_appending, stop_shipping) = (CancellationToken::new(), CancellationToken::new());
         let keeper = Self {
@@ -358,6 +370,8 @@ struct Shipper {
     bus: Bus,
     settings: AuditSettings,
     telling: Telling,
+    /// The connection over which the stream was last compared with the store.
+    connection: Option<u64>,
 }
 
 impl Shipper {
@@ -413,8 +427,58 @@ impl Shipper {
         if self.context.witness.is_pending() {
             return Ok(());
         }
+        self.compare().await?;
         self.ship().await?;
         self.telling.tell(&self.context, &self.identity, &self.bus).await
+    }
+
+    /// Finds out, once a connection, whether the broker still has what was published. If not, has
+    /// it published again.
+    async fn compare(&mut self) -> Result<(), String> {
+        let connection = self.bus.connection().ok_or("there is no connection to the broker")?;
+        if self.connection == Some(connection) {
+            return Ok(());
+        }
+        if self.head_behind().await?.is_none() {
+            self.connection = Some(connection);
+            return Ok(());
+        }
+        sleep(HEAD_PAUSE).await;
+        if let Some(head) = self.head_behind().await? {
+            let from = head.map(|head| (head.chain, head.sequence.saturating_sub(BEFORE_HEAD)));
+            let records = self.context.store().unship_audit(from).await.map_err(|error| error.to_string())?;
+            tracing::warn!(
+                records,
+                "the broker's head of the audit log is behind what was published: the broker was put back to an earlier copy \
+                 of its store, or lost it, or a worker crashed before it told the head; the records are published again"
+            );
+            self.telling = Telling::default();
+        }
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// The broker's head, or that it has none, if the head is behind what was published.
+    async fn head_behind(&self) -> Result<Option<Option<Position>>, String> {
+        // What was published first: the head follows it.
+        let chains = self.context.store().audit_chains().await.map_err(|error| error.to_string())?;
+        let own = self.identity.party();
+        let head = read_head(&self.bus, own, HEAD_DEADLINE).await.map_err(|error| error.to_string())?;
+        let head =
+            head.and_then(|signed| signed.verify(self.identity.card.identity().as_bytes()).ok().cloned());
+        let position = head.map(|head| head.position);
+        let place = position.and_then(|head| chains.iter().position(|chain| chain.head.chain == head.chain));
+        let is_behind = match (position, place) {
+            (Some(head), Some(place)) => {
+                let (of_head, later) = (chains.get(place), chains.get(place + 1..).unwrap_or_default());
+                of_head.is_some_and(|chain| head.sequence < chain.shipped)
+                    || later.iter().any(|chain| chain.shipped > 0)
+            }
+            // A chain that the store does not know: this store is the older copy.
+            (Some(_), None) => false,
+            (None, _) => chains.iter().any(|chain| chain.shipped > 0),
+        };
+        Ok(is_behind.then_some(position))
     }
 
     /// Whether many records, or old ones, have no checkpoint yet.
@@ -456,6 +520,11 @@ impl Shipper {
         for chain in store.audit_chains().await.map_err(|error| error.to_string())? {
             let (id, mut shipped) = (chain.head.chain, chain.shipped);
             while shipped < chain.head.sequence {
+                // The client would keep a message and send it over the next connection, perhaps
+                // behind records that the broker has lost.
+                if self.bus.connection() != self.connection {
+                    return Err("the connection to the broker broke".to_owned());
+                }
                 let records =
                     store.audit_records(id, shipped, batch).await.map_err(|error| error.to_string())?;
                 let published = publish(&self.bus, &speaker, &records, PUBLISH_DEADLINE)

@@ -22,7 +22,7 @@ use tokio::time::{interval, timeout};
 const SHIP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The public keys of a stack's writers, in the form of `--key`.
-async fn keys(stack: &Stack) -> Vec<String> {
+pub(crate) async fn keys(stack: &Stack) -> Vec<String> {
     let mut keys = vec![format!("orchestrator={}", stack.orchestrator_key())];
     for name in ["service", "partner"] {
         let card = stack.party(name).command(&stack.duet()).json(&["party", "card"]).await.unwrap();
@@ -31,7 +31,7 @@ async fn keys(stack: &Stack) -> Vec<String> {
     keys.into_iter().flat_map(|key| ["--key".to_owned(), key]).collect()
 }
 
-async fn verify(duet: &Duet, keys: &[String], more: &[&str]) -> anyhow::Result<Value> {
+pub(crate) async fn verify(duet: &Duet, keys: &[String], more: &[&str]) -> anyhow::Result<Value> {
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     duet.json(&[&["audit", "verify"], more, &keys].concat()).await
 }
@@ -55,7 +55,7 @@ fn kinds(records: &[Value]) -> BTreeSet<(String, String)> {
 }
 
 /// Waits until the stream contains all of `expected` about `about`.
-async fn until_shipped(duet: &Duet, about: &str, expected: &[(&str, &str)]) -> Vec<Value> {
+pub(crate) async fn until_shipped(duet: &Duet, about: &str, expected: &[(&str, &str)]) -> Vec<Value> {
     let mut look_again = interval(Duration::from_millis(300));
     let mut last = BTreeSet::new();
     let shipped = timeout(SHIP_DEADLINE, async {

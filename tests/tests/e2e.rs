@@ -15,6 +15,7 @@ mod openapi;
 mod party_flows;
 mod policy;
 mod proxy;
+mod put_back;
 mod recovery;
 mod refusals;
 mod rotation;

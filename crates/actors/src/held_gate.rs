@@ -25,6 +25,7 @@ use duet_protocol::ids::{CardFingerprint, PaillierKeyId, PartyId, SessionId, Sha
 use duet_wire::{
     JobId,
     audit::{ChainId, Draft, Record},
+    remembered::Remembered,
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -195,6 +196,7 @@ forward! {
     PendingStore {
         fn put_pending(pending: &NewPending) -> Result<(), StoreError>;
         fn abandoned(now_ms: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError>;
+        fn remembered(limit: u32) -> Result<Vec<Remembered>, StoreError>;
         fn count_unclean_start() -> Result<u64, StoreError>;
         fn unclean_starts() -> Result<u64, StoreError>;
     }
@@ -212,6 +214,7 @@ forward! {
         fn audit_chains() -> Result<Vec<AuditChain>, StoreError>;
         fn audit_records(chain: ChainId, after: u64, limit: u32) -> Result<Vec<Record>, StoreError>;
         fn audit_shipped(chain: ChainId, sequence: u64) -> Result<(), StoreError>;
+        fn unship_audit(from: Option<(ChainId, u64)>) -> Result<u64, StoreError>;
         fn trim_audit(before_ms: u64) -> Result<u64, StoreError>;
     }
     {

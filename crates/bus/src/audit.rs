@@ -5,6 +5,10 @@
 //! there, gives each its place in the chain and publishes it, so no decision waits for that. While
 //! the broker is away, records wait, up to a bound. Entries beyond it are counted, and the chain
 //! says how many it lacks.
+//!
+//! On a new connection the process begins another chain, whose first record names where the one
+//! before ended. The broker may have been put back to a copy without the last records, and a chain
+//! that went on would show a gap that no writer can fill.
 
 use core::time::Duration;
 use std::sync::{
@@ -16,7 +20,7 @@ use async_nats::{HeaderValue, StatusCode};
 use bytes::Bytes;
 use duet_protocol::{codec, ids::PartyId};
 use duet_wire::{
-    audit::{self, ChainId, Draft, Event, Position, Record, Refusals, Refused, SignedHead},
+    audit::{self, Body, ChainId, Continues, Draft, Event, Position, Record, Refusals, Refused, SignedHead},
     signing::SigningKey,
 };
 use futures::StreamExt as _;
@@ -231,8 +235,11 @@ impl Recording {
         let recorder = Recorder { entries: sender, lost: Arc::default(), now_ms: Arc::clone(&now_ms) };
         let writer = Writer {
             bus: bus.clone(),
-            chain: Chain::begin(&speaker, instance, &key, now_ms()),
+            chain: Chain::begin(&speaker, instance, &key, now_ms(), None),
             refusals: Refusals::new(now_ms()),
+            connection: bus.connection(),
+            published: None,
+            instance: instance.to_owned(),
             speaker,
             key,
             now_ms,
@@ -269,7 +276,13 @@ struct Chain {
 }
 
 impl Chain {
-    fn begin(speaker: &Speaker, instance: &str, key: &SigningKey, now_ms: u64) -> Self {
+    fn begin(
+        speaker: &Speaker,
+        instance: &str,
+        key: &SigningKey,
+        now_ms: u64,
+        after: Option<Position>,
+    ) -> Self {
         let mut id = [0; 16];
         if getrandom::fill(&mut id).is_err() {
             // The first record's time and instance still make the chain unique.
@@ -280,7 +293,7 @@ impl Chain {
             instance: Some(instance.to_owned()),
             key: key.verifying_key().to_bytes(),
             card: None,
-            continues: None,
+            continues: after.map(|after| Continues { after }),
         };
         let first = Record::first(ChainId(id), Draft::new(now_ms, opened));
         Self { head: first.position(), unpublished: vec![first], unsigned: 1, unsigned_since_ms: now_ms }
@@ -311,7 +324,12 @@ impl Chain {
 
 struct Writer {
     bus: Bus,
+    /// The connection over which the chain was begun, or went on without a record before it.
+    connection: Option<u64>,
+    /// The last record of the chain that was published.
+    published: Option<Position>,
     speaker: Speaker,
+    instance: String,
     key: SigningKey,
     now_ms: Now,
     entries: mpsc::Receiver<Entry>,
@@ -380,12 +398,37 @@ impl Writer {
         }
     }
 
+    /// Begins another chain with what is not published, unless nothing of this one is.
+    fn begin_anew(&mut self) {
+        let Some(after) = self.published.take() else { return };
+        let unpublished = core::mem::take(&mut self.chain.unpublished);
+        let now_ms = (self.now_ms)();
+        self.chain = Chain::begin(&self.speaker, &self.instance, &self.key, now_ms, Some(after));
+        for record in unpublished {
+            match serde_json::from_slice(&record.body) {
+                // It covers the chain before.
+                Ok(Body { event: Event::Checkpoint { .. }, .. }) => {}
+                Ok(Body { at_ms, event }) => self.chain.append(Draft::new(at_ms, event)),
+                Err(error) => tracing::error!(%error, "an audit record of this process does not parse"),
+            }
+        }
+        if self.entries.is_closed() {
+            self.chain.sign(&self.key, now_ms);
+        }
+    }
+
     async fn publish(&mut self) -> Result<(), PublishError> {
         while !self.chain.unpublished.is_empty() {
+            // The client would keep a message and send it over the next connection.
+            let Some(connection) = self.bus.connection() else { return Err(PublishError::Unreachable) };
+            if self.connection.replace(connection) != Some(connection) {
+                self.begin_anew();
+            }
             let count = self.chain.unpublished.len().min(RECORDS_PER_MESSAGE);
             let records = self.chain.unpublished.get(..count).unwrap_or_default();
             let published = publish(&self.bus, &self.speaker, records, PUBLISH_DEADLINE).await?;
-            self.chain.unpublished.drain(..published);
+            let last = self.chain.unpublished.drain(..published).next_back();
+            self.published = last.map(|record| record.position()).or(self.published);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -165,6 +165,8 @@ struct Watch {
     counted: Events,
     counted_audit: Audit,
     unreachable: AtomicBool,
+    /// How often the connection broke.
+    breaks: AtomicU64,
     /// The kinds of subjects that the broker refused.
     refused: Mutex<BTreeSet<String>>,
 }
@@ -176,6 +178,7 @@ impl Watch {
             counted: Events::new(),
             counted_audit: Audit::new(),
             unreachable: AtomicBool::new(false),
+            breaks: AtomicU64::new(0),
             refused: Mutex::default(),
         }
     }
@@ -210,7 +213,10 @@ impl Watch {
         self.counted.count(&event);
         match &event {
             BusEvent::Connected => self.reachable(urls),
-            BusEvent::Disconnected => self.unreachable(urls),
+            BusEvent::Disconnected => {
+                self.breaks.fetch_add(1, Ordering::AcqRel);
+                self.unreachable(urls);
+            }
             BusEvent::SlowConsumer => tracing::warn!("a subscription fell behind and lost messages"),
             BusEvent::PermissionDenied(denied) if self.is_new(denied) => {
                 tracing::warn!(?denied, "refused by the broker; similar subjects are not told again");
@@ -299,6 +305,15 @@ impl Bus {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// Which connection stands: a number that differs from that of every earlier one. `None`
+    /// without one. A new connection may be to a broker that was put back to an earlier copy of its
+    /// store.
+    #[must_use]
+    pub fn connection(&self) -> Option<u64> {
+        let number = self.watch.breaks.load(Ordering::Acquire);
+        self.is_connected().then_some(number)
     }
 
     /// The connection's events from now on.

@@ -49,6 +49,12 @@ impl Incoming {
         trace::follow(span, traceparent.map(HeaderValue::as_str));
     }
 
+    /// A header of the message.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.as_ref()?.get(name).map(HeaderValue::as_str)
+    }
+
     /// Whether the sender waits for a reply at an inbox.
     #[must_use]
     pub const fn wants_reply(&self) -> bool {

@@ -179,7 +179,8 @@ impl Bus {
         deadline: Duration,
     ) -> Result<Bytes, RequestError> {
         let mut events = self.events();
-        self.request_once(&address.to_string(), payload.into(), Instant::now() + deadline, &mut events).await
+        let end = Instant::now() + deadline;
+        self.request_once(&address.to_string(), payload.into(), &[], end, &mut events).await
     }
 
     /// Sends `payload`, and sends the same bytes again while no service listens, until `deadline`.
@@ -199,10 +200,11 @@ impl Bus {
         payload: impl Into<Bytes>,
         deadline: Duration,
     ) -> Result<Bytes, RequestError> {
-        self.request_resending_for(deadline, address, payload, deadline).await
+        self.request_resending_for(deadline, address, payload, deadline, &[]).await
     }
 
-    /// As [`Self::request_resending`], but sends the bytes again for `patience` only.
+    /// As [`Self::request_resending`], but sends the bytes again for `patience` only, and with
+    /// these headers.
     ///
     /// For callers that allow a long time for the answer, but want to hear soon that no service
     /// listens.
@@ -220,6 +222,7 @@ impl Bus {
         address: &Address,
         payload: impl Into<Bytes>,
         deadline: Duration,
+        headers: &[(&str, String)],
     ) -> Result<Bytes, RequestError> {
         let subject = address.to_string();
         let payload = payload.into();
@@ -228,7 +231,7 @@ impl Bus {
         let mut events = self.events();
         let mut pauses = resend_pauses();
         loop {
-            let reply = self.request_once(&subject, payload.clone(), end, &mut events).await;
+            let reply = self.request_once(&subject, payload.clone(), headers, end, &mut events).await;
             let pause = pauses.next().unwrap_or(RESEND_PAUSES.1);
             // Another attempt needs part of the remaining time for its own answer.
             let is_over = Instant::now() + 2 * pause >= last_resend;
@@ -243,6 +246,7 @@ impl Bus {
         &self,
         subject: &str,
         payload: Bytes,
+        told: &[(&str, String)],
         end: Instant,
         events: &mut broadcast::Receiver<BusEvent>,
     ) -> Result<Bytes, RequestError> {
@@ -250,7 +254,11 @@ impl Bus {
         let own = || subject.to_owned();
         // The client's own timeout is off: one deadline covers sending and waiting.
         let mut request = Request::new().payload(payload).timeout(None);
-        if let Some(headers) = trace::headers() {
+        let mut headers = trace::headers().unwrap_or_default();
+        for (name, value) in told {
+            headers.insert(*name, value.as_str());
+        }
+        if !headers.is_empty() {
             request = request.headers(headers);
         }
         let reply = tokio::select! {

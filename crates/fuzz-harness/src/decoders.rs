@@ -19,6 +19,7 @@ use duet_wire::{
     approval::{ApprovalReply, ApprovalRequest, SignedApproval},
     card_request::{CardReply, CardRequest},
     hello::{Hello, HelloReply},
+    remembered::{Recall, Recalled},
     share_request::{ShareReply, ShareRequest},
 };
 
@@ -52,6 +53,8 @@ pub fn run(bytes: &[u8]) {
     canonical::<CardRequest>(bytes);
     canonical::<CardReply>(bytes);
     canonical::<Hello>(bytes);
+    canonical::<Recall>(bytes);
+    canonical::<Recalled>(bytes);
     canonical::<HelloReply>(bytes);
     canonical::<ShareRequest>(bytes);
     canonical::<ShareReply>(bytes);

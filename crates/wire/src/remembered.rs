@@ -7,7 +7,15 @@ use duet_protocol::codec::{self, Message};
 use serde::{Deserialize, Serialize};
 
 /// How many of these a party tells at most: those of the latest epochs.
-pub const MAX_REMEMBERED: usize = 16;
+pub const MAX_REMEMBERED: u32 = 16;
+
+/// The header of an invitation that says how far the bucket of jobs went: a [`Remembered`]. It is
+/// no part of the manifest, whose bytes workers of the version before could not read then.
+pub const REMEMBERED_HEADER: &str = "Duet-Broker";
+
+/// The header of an invitation that says when it was issued, by the broker's time, in milliseconds
+/// since 1970.
+pub const ISSUED_AT_HEADER: &str = "Duet-Issued-At";
 
 /// How far the bucket of jobs went. An orchestrator sends it with each invitation, a responder
 /// keeps the highest of each bucket, and tells them when it is asked.

@@ -32,7 +32,7 @@ fn place(end: &EndView) -> u64 {
 async fn places(rig: &Rig, url: &str) -> BTreeMap<JobId, usize> {
     let mut ends = rig.ends(url, TOKEN).await;
     ends.extend(rig.ends(url, OTHER_TOKEN).await);
-    ends.sort_by_key(|end| place(end));
+    ends.sort_by_key(place);
     ends.iter().enumerate().map(|(place, end)| (end.job, place)).collect()
 }
 

@@ -1,6 +1,9 @@
 //! The broker is put back to an earlier copy of its store.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use duet_bus::{Role, kv};
 use duet_orchestrator::api::{EndPage, JobView};
@@ -9,7 +12,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::time::{interval, timeout};
 
-use crate::rig::{DEADLINE, Rig, Running, TOKEN, problem};
+use crate::rig::{DEADLINE, Rig, TOKEN, problem};
 
 const BACKEND: &[&str] = &["service+partner"];
 
@@ -34,7 +37,7 @@ async fn copy(rig: &mut Rig) -> PathBuf {
     copy
 }
 
-async fn put_back(rig: &mut Rig, copy: &PathBuf) {
+async fn put_back(rig: &mut Rig, copy: &Path) {
     rig.broker.kill().await.unwrap();
     rig.broker.empty().unwrap();
     rig.broker.put_back(copy).unwrap();
@@ -132,10 +135,6 @@ async fn memory(rig: &Rig, epoch: u64) -> Remembered {
     Remembered { epoch, revision: look.last_sequence, created_ns: look.created_ns }
 }
 
-async fn stop(running: Running) {
-    running.stop().await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orchestrator_that_remembers_nothing__should_hear_it_from_the_parties() {
     let mut rig = Rig::new().await;
@@ -145,17 +144,17 @@ async fn an_orchestrator_that_remembers_nothing__should_hear_it_from_the_parties
     ready(&rig, &first.url, 1).await;
     sign(&rig, &first.url, &["two"]).await;
     *rig.world.remembered.lock().unwrap() = vec![memory(&rig, 1).await];
-    stop(first).await;
+    first.stop().await;
     put_back(&mut rig, &yesterday).await;
 
     let second = rig.start().await;
     ready(&rig, &second.url, 2).await;
     is_gone(&rig, &second.url, "1.2", "2.1").await;
-    stop(second).await;
+    second.stop().await;
     // What was found needs to be found but once.
     let third = rig.start().await;
     ready(&rig, &third.url, 2).await;
-    stop(third).await;
+    third.stop().await;
 
     // A party that answers late is asked until it does. The lost broker has no epoch.
     *rig.world.remembered.lock().unwrap() = vec![memory(&rig, 2).await];
@@ -171,5 +170,5 @@ async fn an_orchestrator_that_remembers_nothing__should_hear_it_from_the_parties
     ready(&rig, &fourth.url, 3).await;
     assert!(rig.ends(&fourth.url, TOKEN).await.is_empty());
     is_gone(&rig, &fourth.url, "2.1", "3.0").await;
-    stop(fourth).await;
+    fourth.stop().await;
 }

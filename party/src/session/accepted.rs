@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use duet_protocol::{card::Card, share::KeyShare};
-use duet_wire::{Manifest, Seat, SigningRequest, validity::CLOCK_GRACE_MS};
+use duet_wire::{Manifest, Seat, SigningRequest, remembered::Remembered, validity::CLOCK_GRACE_MS};
 
 use super::{
     engine::{Engine, Side},
@@ -30,6 +30,8 @@ pub(crate) struct Accepted<E: Engine = Protocol> {
     pub(crate) role: Role<E>,
     /// What the wallet's policy said.
     pub(crate) ruling: Ruling,
+    /// What the orchestrator said of the broker, to be kept with the charge.
+    pub(crate) remembered: Option<Remembered>,
 }
 
 /// Which side of the session this party is, with what that side needs.
@@ -75,6 +77,7 @@ impl<E: Engine> Accepted<E> {
             expires_at_ms: self.request.expires_at.saturating_mul(1000),
             job: self.manifest.job,
             signs: self.request.signs(self.digest),
+            remembered: self.remembered,
         }
     }
 

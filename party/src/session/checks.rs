@@ -66,7 +66,18 @@ pub(crate) async fn check<E: Engine>(
     let ruling = decided?;
     let is_approved = ruling.is_approved || manifest.initiator.index == ShareIndex::Device;
     request.require_lifetime(now_ms, is_approved).map_err(|error| PartyError::Refused(error.into()))?;
-    let accepted = Accepted { bytes, manifest, request, digest, identity, share, peer_card, role, ruling };
+    let accepted = Accepted {
+        bytes,
+        manifest,
+        request,
+        digest,
+        identity,
+        share,
+        peer_card,
+        role,
+        ruling,
+        remembered: None,
+    };
     let Manifest { session, wallet, expires_at_ms, .. } = accepted.manifest;
     let mut noting = context.noting(accepted.taken());
     if initiates {

@@ -191,13 +191,21 @@ impl Attached {
 /// once the second waits for the first at the primary key, and looks at what the first wrote.
 async fn keep_job(connection: &mut impl Connection, of: &AnswersOf, at_ms: u64) -> Result<(), StoreError> {
     let failed = unavailable("keep what a job signs");
+    let epoch = of.remembered.map(|seen| seen.epoch);
+    let revision = of.remembered.map(|seen| seen.revision);
+    let created_ns = of.remembered.map(|seen| seen.created_ns);
     let kept = connection
         .run(
-            &["INSERT INTO job_digests AS j (job, signs, charged_at_ms, expires_at_ms) VALUES ($1, $2, $3, $4)
+            &["INSERT INTO job_digests AS j
+               (job, signs, charged_at_ms, expires_at_ms, broker_epoch, broker_revision, broker_created_ns)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
              ON CONFLICT (job) DO UPDATE SET expires_at_ms =
-               CASE WHEN excluded.expires_at_ms > j.expires_at_ms THEN excluded.expires_at_ms ELSE j.expires_at_ms END
+               CASE WHEN excluded.expires_at_ms > j.expires_at_ms THEN excluded.expires_at_ms ELSE j.expires_at_ms END,
+               broker_epoch = COALESCE(excluded.broker_epoch, j.broker_epoch),
+               broker_revision = COALESCE(excluded.broker_revision, j.broker_revision),
+               broker_created_ns = COALESCE(excluded.broker_created_ns, j.broker_created_ns)
              WHERE j.signs = excluded.signs"],
-            values![of.job.as_bytes(), &of.signs, at_ms, of.expires_at_ms],
+            values![of.job.as_bytes(), &of.signs, at_ms, of.expires_at_ms, epoch, revision, created_ns],
         )
         .await
         .map_err(&failed)?;

@@ -72,7 +72,8 @@ pub(super) fn lock(key: PaillierKeyId, session: SessionId, evidence: &[u8], at_m
 
 /// An answer for a request of job 1 that expires at 5 s.
 pub(super) fn answers(request: u8, role: AnswerRole) -> AnswersOf {
-    AnswersOf { request: [request; 32], role, expires_at_ms: 5_000, job: JobId([1; 16]), signs: [1; 32] }
+    let job = JobId([1; 16]);
+    AnswersOf { request: [request; 32], role, expires_at_ms: 5_000, job, signs: [1; 32], remembered: None }
 }
 
 async fn put_key<S: ShareStore>(store: &S, id: u8) -> PaillierKeyId {

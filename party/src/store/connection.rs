@@ -20,7 +20,8 @@ use super::{
 /// What stands in a placeholder.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Value<'a> {
-    Number(i64),
+    /// `None` is `NULL`.
+    Number(Option<i64>),
     Text(&'a str),
     /// `None` is `NULL`.
     Bytes(Option<&'a [u8]>),
@@ -37,12 +38,13 @@ macro_rules! value_of {
 }
 
 value_of! {
-    i64: number => Self::Number(number);
-    u32: number => Self::Number(number.into());
-    u64: number => Self::Number(integer(number));
-    Epoch: epoch => Self::Number(epoch.0.into());
-    ShareIndex: index => Self::Number(u8::from(index).into());
-    PaillierState: state => Self::Number(state_number(state));
+    i64: number => Self::Number(Some(number));
+    u32: number => Self::Number(Some(number.into()));
+    u64: number => Self::Number(Some(integer(number)));
+    Option<u64>: number => Self::Number(number.map(integer));
+    Epoch: epoch => Self::Number(Some(epoch.0.into()));
+    ShareIndex: index => Self::Number(Some(u8::from(index).into()));
+    PaillierState: state => Self::Number(Some(state_number(state)));
     &'a str: text => Self::Text(text);
     &'a PartyId: party => Self::Text(party.as_str());
     &'a [u8]: bytes => Self::Bytes(Some(bytes));
@@ -174,7 +176,7 @@ pub(super) fn bound<'q, DB>(
 ) -> Query<'q, DB, <DB as Database>::Arguments>
 where
     DB: Database,
-    for<'v> i64: Encode<'v, DB> + Type<DB>,
+    for<'v> Option<i64>: Encode<'v, DB> + Type<DB>,
     for<'v> &'v str: Encode<'v, DB> + Type<DB>,
     for<'v> Option<&'v [u8]>: Encode<'v, DB> + Type<DB>,
 {

@@ -199,17 +199,19 @@ impl State {
     /// Counts an answer, and keeps what its job signs.
     fn count_answer(&mut self, attached: &Attached, at_ms: u64) -> Result<(), StoreError> {
         let Some(of) = attached.answering.as_deref() else { return Ok(()) };
-        let AnswersOf { request, role, expires_at_ms, job, signs } = *of;
+        let AnswersOf { request, role, expires_at_ms, job, signs, remembered } = *of;
         let (answers, _) = self.answers.entry((request, role as u8)).or_insert((0, expires_at_ms));
         if *answers >= MAX_ANSWERS_PER_REQUEST {
             return Err(StoreError::TooManyAnswers);
         }
         *answers += 1;
-        let job = self.jobs.entry(job).or_insert(state::Job { signs, charged_at_ms: at_ms, expires_at_ms });
+        let new = state::Job { signs, charged_at_ms: at_ms, expires_at_ms, remembered };
+        let job = self.jobs.entry(job).or_insert(new);
         if job.signs != signs {
             return Err(StoreError::OtherPayload { charged_at_ms: job.charged_at_ms });
         }
         job.expires_at_ms = job.expires_at_ms.max(expires_at_ms);
+        job.remembered = remembered.or(job.remembered);
         Ok(())
     }
 }

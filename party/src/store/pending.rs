@@ -1,7 +1,7 @@
 //! Verdicts that are about to be reached, and how many answers a request has had.
 
 use duet_protocol::ids::{CardFingerprint, PaillierKeyId, SessionId};
-use duet_wire::JobId;
+use duet_wire::{JobId, remembered::Remembered};
 
 use crate::at_rest::{RecordKind, RecordLabel, SealedRecord};
 
@@ -43,6 +43,8 @@ pub struct AnswersOf {
     pub job: JobId,
     /// What is signed, by which of the wallet's keys: a SHA-256 over wallet, path and digest.
     pub signs: [u8; 32],
+    /// How far the broker's bucket of jobs went, as the orchestrator said.
+    pub remembered: Option<Remembered>,
 }
 
 /// What an initiator is about to decrypt.

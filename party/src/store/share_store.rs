@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use duet_protocol::ids::WalletId;
-use duet_wire::audit::{ChainId, Draft, Record};
+use duet_wire::{
+    audit::{ChainId, Draft, Record},
+    remembered::Remembered,
+};
 
 use super::{
     AnswersOf, AuditChain, KeyStore, NewPending, PendingRow, PolicyMark, PolicyRow, PutPolicy, RecordStore,
@@ -62,6 +65,9 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     async fn audit_records(&self, chain: ChainId, after: u64, limit: u32) -> Result<Vec<Record>, StoreError>;
     /// Notes that a chain has been published up to `sequence`.
     async fn audit_shipped(&self, chain: ChainId, sequence: u64) -> Result<(), StoreError>;
+    /// Notes that the records after `from` are not published any more; all of them for `None`, or
+    /// if the chain is not known. Returns how many there are.
+    async fn unship_audit(&self, from: Option<(ChainId, u64)>) -> Result<u64, StoreError>;
     /// Removes records that were published and are older than `before_ms`, but never a chain's
     /// newest one, nor those that name locked keys; how many.
     async fn trim_audit(&self, before_ms: u64) -> Result<u64, StoreError>;
@@ -76,6 +82,9 @@ pub trait PendingStore: fmt::Debug + Send + Sync + 'static {
     /// it does nothing of that and fails: with [`StoreError::TooManyAnswers`], or with
     /// [`StoreError::OtherPayload`] when the job was charged for something else. For one call.
     fn answering(&self, of: AnswersOf) -> Arc<dyn ShareStore>;
+    /// What was kept of the broker with answers: the highest of each of its buckets of jobs, at
+    /// most `limit`, latest epoch first.
+    async fn remembered(&self, limit: u32) -> Result<Vec<Remembered>, StoreError>;
     /// Writes what is about to be decrypted, so that it survives this process. It is not flushed by
     /// itself: what releases the verdict or locks the key is, and whatever was written before goes
     /// to the disk with it. A power cut before that takes the verdict with the worker's memory, and

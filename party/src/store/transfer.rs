@@ -183,7 +183,15 @@ const TABLES: &[Table] = &[
     },
     Table {
         name: "job_digests",
-        columns: &[("job", Bytes), ("signs", Bytes), ("charged_at_ms", Number), ("expires_at_ms", Number)],
+        columns: &[
+            ("job", Bytes),
+            ("signs", Bytes),
+            ("charged_at_ms", Number),
+            ("expires_at_ms", Number),
+            ("broker_epoch", Number),
+            ("broker_revision", Number),
+            ("broker_created_ns", Number),
+        ],
     },
     Table {
         name: "revocations",

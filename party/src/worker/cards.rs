@@ -11,6 +11,7 @@ use duet_wire::{
     card_request::{CardReply, CardRequest, MAX_WALLETS_PER_PAGE},
     hello::{Hello, HelloReply},
     policy::{PolicyReply, PolicyRequest},
+    remembered::{MAX_REMEMBERED, Recall, Recalled},
     revocation::{RevocationReply, SignedRevocation},
 };
 use tracing::Instrument as _;
@@ -61,6 +62,14 @@ pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
         let is_operators = matches!(message.address, Address::Card { from: Speaker::Orchestrator, .. });
         if is_operators && codec::decode::<Hello>(&message.payload).is_ok() {
             answer(&message, &shared.introduce()).await;
+            return;
+        }
+        if is_operators && codec::decode::<Recall>(&message.payload).is_ok() {
+            match shared.party.context.store().remembered(MAX_REMEMBERED).await {
+                Ok(remembered) => answer(&message, &Recalled { remembered }).await,
+                // The orchestrator asks again.
+                Err(error) => tracing::warn!(%error, "what is remembered of the broker cannot be read"),
+            }
             return;
         }
         let reply = match codec::decode::<CardRequest>(&message.payload) {

@@ -5,7 +5,13 @@ use std::sync::Arc;
 
 use duet_bus::{Incoming, Subscription};
 use duet_protocol::codec;
-use duet_wire::{Code, Invitation, InvitationReply, Refusal, audit::Refused, invite::TimeRefusal};
+use duet_wire::{
+    Code, Invitation, InvitationReply, Refusal,
+    audit::Refused,
+    invite::TimeRefusal,
+    remembered::{ISSUED_AT_HEADER, REMEMBERED_HEADER},
+    validity::{self, CLOCK_GRACE_MS},
+};
 use tracing::Instrument as _;
 
 use super::shared::{Shared, answer, refusal};
@@ -98,6 +104,22 @@ fn log(ended: &Ended) {
     }
 }
 
+/// Requires that the invitation was not issued in the future, with the grace that clocks have. One
+/// of the version before does not say when it was.
+fn require_issued(message: &Incoming, now_ms: u64) -> Result<(), PartyError> {
+    let issued_at_ms = message.header(ISSUED_AT_HEADER).and_then(|text| text.parse::<u64>().ok());
+    match issued_at_ms.and_then(|issued_at_ms| issued_at_ms.checked_sub(now_ms)) {
+        Some(ahead_ms) if ahead_ms > CLOCK_GRACE_MS => {
+            let by = validity::span(ahead_ms);
+            Err(PartyError::refused(
+                Code::ClockDiffers,
+                format!("by this party's clock the invitation was issued {by} from now"),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Shared {
     /// Refuses. If a time is the reason, adds the party's own time to the answer.
     async fn refuse(&self, message: &Incoming, refusal: Refusal) {
@@ -120,12 +142,14 @@ impl Shared {
         let Invitation { manifest } = codec::decode(&message.payload)
             .map_err(|error| PartyError::refused(Code::MalformedMessage, error.to_string()))?;
         let party = &self.party;
-        let accepted =
+        require_issued(message, party.context.clock.now_ms())?;
+        let mut accepted =
             accept(&party.context, host, &party.identity, manifest).await.inspect_err(|error| {
                 if error.code() == Code::NotEnrolled {
                     self.wake.notify_one();
                 }
             })?;
+        accepted.0.remembered = message.header(REMEMBERED_HEADER).and_then(|text| text.parse().ok());
         let span = tracing::Span::current();
         span.record("session", tracing::field::display(accepted.0.manifest.session));
         span.record("wallet", tracing::field::display(accepted.0.manifest.wallet));

@@ -484,6 +484,30 @@ pub(crate) const ROWS: &[Row] = &[
         ],
     },
     Row {
+        name: "put-back-broker",
+        attack: "a broker that was put back to an older copy, or lost its store, hides results from readers and records from \
+                 the audit log",
+        source: "field reports",
+        checks: &[
+            tests(
+                "duet-tests",
+                Target::Test("put_back"),
+                &[
+                    "an_installation__should_go_on_with_a_broker_that_was_put_back",
+                    "an_installation__should_go_on_with_a_broker_that_lost_its_store",
+                ],
+            ),
+            tests(
+                "duet-orchestrator",
+                Target::Test("orchestrator"),
+                &[
+                    "put_back_broker::orchestrators__should_begin_one_epoch_and_refuse_cursors_of_what_is_gone",
+                    "put_back_broker::an_orchestrator_that_remembers_nothing__should_hear_it_from_the_parties",
+                ],
+            ),
+        ],
+    },
+    Row {
         name: "forged-jobs",
         attack: "jobs forged, replayed, expired or of another tenant",
         source: "mpcium #162, no nonce",

@@ -19,6 +19,7 @@ use duet_wire::{
     hello::{Hello, HelloReply},
     invite::TimeRefusal,
     policy::{PolicyReceipt, PolicyReply, PolicyRequest, SignedReceipt},
+    remembered::{Recall, Recalled, Remembered},
     revocation::{RevocationProof, RevocationReply, SignedRevocation},
     share_request::{ShareReply, ShareRequest},
     wallet::{Initiates, InitiatorState, RequesterInfo, RespondsTo, WalletParty, WalletStatus},
@@ -78,6 +79,10 @@ fn wallet() -> WalletInfo {
             state: InitiatorState::Locked,
         }],
     }
+}
+
+fn recalled() -> Recalled {
+    Recalled { remembered: vec![Remembered { epoch: 2, revision: 17, created_ns: 5 }] }
 }
 
 fn hello() -> HelloReply {
@@ -151,6 +156,8 @@ fn every_message_round_trips_and_nothing_else_decodes() {
     check(&CardReply::Enrolled);
     check(&CardReply::Refused(refusal()));
     check(&Hello);
+    check(&Recall);
+    check(&recalled());
     check(&hello());
     check(&ShareRequest::Prepare { package: vec![1; 100] });
     check(&ShareRequest::Commit { bundle: vec![1; 100] });
@@ -260,6 +267,12 @@ fn the_layout_of_an_outcome_is_pinned() {
 }
 
 #[test]
+fn the_layout_of_what_a_party_remembers_is_pinned() {
+    assert_eq!(hex::encode(encode(&Recall).unwrap()), "7c01");
+    assert_eq!(hex::encode(encode(&recalled()).unwrap()), "7d0101021105");
+}
+
+#[test]
 fn the_layout_of_a_hello_is_pinned() {
     assert_eq!(hex::encode(encode(&Hello).unwrap()), "7801");
     let expected = [
@@ -366,6 +379,8 @@ proptest! {
         try_as::<CardRequest>(&mut bytes);
         try_as::<CardReply>(&mut bytes);
         try_as::<Hello>(&mut bytes);
+        try_as::<Recall>(&mut bytes);
+        try_as::<Recalled>(&mut bytes);
         try_as::<HelloReply>(&mut bytes);
         try_as::<Offer>(&mut bytes);
         try_as::<ShareRequest>(&mut bytes);

@@ -39,6 +39,14 @@ pub(super) async fn audit_chains<S: ShareStore>(store: Arc<S>) {
     store.audit_shipped(first, 40).await.unwrap();
     store.audit_shipped(first, 30).await.unwrap();
     assert_eq!(store.audit_chains().await.unwrap()[0].shipped, 40);
+    // Unless the broker has lost it.
+    for (from, records, shipped) in
+        [(Some((first, 30)), 35, 30), (Some((ChainId([9; 16]), 5)), 65, 0), (None, 65, 0)]
+    {
+        assert_eq!(store.unship_audit(from).await.unwrap(), records);
+        assert_eq!(store.audit_chains().await.unwrap()[0].shipped, shipped);
+        store.audit_shipped(first, 40).await.unwrap();
+    }
     assert_eq!(store.trim_audit(10).await.unwrap(), 1);
     assert_eq!(store.trim_audit(100).await.unwrap(), 39);
     assert_eq!(store.audit_records(first, 0, 100).await.unwrap(), records[40..]);

@@ -1,5 +1,7 @@
 //! An idempotency key is for one payload: a job signs what it was charged for first.
 
+use duet_wire::remembered::Remembered;
+
 use super::{
     pending::{is_pending, pending},
     workers::{Two, race},
@@ -10,6 +12,7 @@ pub(super) async fn all<S: ShareStore>(make: impl AsyncFn() -> Two<S>) {
     a_job_signs_one_thing(make().await).await;
     one_of_two_payloads(make().await).await;
     a_job_is_forgotten_long_after_its_requests(make().await).await;
+    the_highest_of_each_bucket_is_remembered(make().await).await;
 }
 
 const WALLET: WalletId = WalletId([1; 32]);
@@ -63,6 +66,42 @@ async fn a_job_signs_one_thing<S: ShareStore>([store, other]: Two<S>) {
     assert_eq!(store.readiness(), Readiness::Ready, "a refusal is no failure of the store");
     let said = give(&*store, 8, 1, 9).await.unwrap_err().to_string();
     assert!(said.contains("at 1970-01-01T00:00:00Z"), "{said}");
+}
+
+/// What an invitation said of the broker is kept with the charge, and not without one.
+async fn the_highest_of_each_bucket_is_remembered<S: ShareStore>([store, other]: Two<S>) {
+    let give = async |number: u8, signs: u8, seen: Option<(u64, u64, u64)>| {
+        let charge = Charge {
+            session: SessionId([number; 16]),
+            wallet: WALLET,
+            digest: [signs; 32],
+            charged_at_ms: number.into(),
+        };
+        let remembered = seen.map(|(epoch, revision, created_ns)| Remembered { epoch, revision, created_ns });
+        let of = answers(number, AnswerRole::Responder);
+        let of = AnswersOf { job: JobId([signs; 16]), signs: [signs; 32], remembered, ..of };
+        store.answering(of).charge(&charge).await
+    };
+    let told = async |limit| {
+        let all = other.remembered(limit).await.unwrap();
+        all.into_iter().map(|one| (one.epoch, one.revision, one.created_ns)).collect::<Vec<_>>()
+    };
+    assert!(give(1, 1, None).await.unwrap());
+    assert_eq!(told(9).await, []);
+    for (number, revision) in [(2, 70), (3, 90), (4, 80)] {
+        assert!(give(number, number, Some((1, revision, 500))).await.unwrap());
+    }
+    assert_eq!(told(9).await, [(1, 90, 500)]);
+    // Another attempt at a job, after other jobs.
+    assert!(give(5, 2, Some((1, 95, 500))).await.unwrap());
+    assert!(give(6, 2, None).await.unwrap());
+    assert_eq!(told(9).await, [(1, 95, 500)]);
+    // The bucket was put back: its later epoch counts. Then it was lost.
+    assert!(give(7, 7, Some((2, 60, 500))).await.unwrap());
+    assert_eq!(told(9).await, [(2, 60, 500)]);
+    assert!(give(8, 8, Some((4, 3, 600))).await.unwrap());
+    assert_eq!(told(9).await, [(4, 3, 600), (2, 60, 500)]);
+    assert_eq!(told(1).await, [(4, 3, 600)]);
 }
 
 async fn one_of_two_payloads<S: ShareStore>(workers: Two<S>) {

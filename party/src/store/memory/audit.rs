@@ -91,6 +91,21 @@ impl AuditStore for MemoryStore {
         .await
     }
 
+    async fn unship_audit(&self, from: Option<(ChainId, u64)>) -> Result<u64, StoreError> {
+        self.write("note what is to be published again", |state| {
+            let (id, sequence) = from.unwrap_or((ChainId([0; 16]), 0));
+            let first = state.chains.iter().position(|chain| chain.id == id);
+            let mut again = 0;
+            for chain in state.chains.iter_mut().skip(first.unwrap_or(0)) {
+                let after = if chain.id == id { sequence } else { 0 };
+                chain.shipped = chain.shipped.min(after);
+                again += chain.records.iter().filter(|held| held.0.sequence > after).count() as u64;
+            }
+            Ok(again)
+        })
+        .await
+    }
+
     async fn trim_audit(&self, before_ms: u64) -> Result<u64, StoreError> {
         self.write("remove old audit records", |state| {
             let mut removed = 0;

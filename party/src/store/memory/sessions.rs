@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use duet_protocol::ids::{SessionId, WalletId};
-use duet_wire::JobId;
+use duet_wire::{JobId, remembered::Remembered};
 
 use super::{
     MemoryStore,
@@ -102,6 +102,22 @@ impl SessionStore for MemoryStore {
 
 #[async_trait]
 impl PendingStore for MemoryStore {
+    async fn remembered(&self, limit: u32) -> Result<Vec<Remembered>, StoreError> {
+        self.read("read what is remembered of the broker", |state| {
+            let mut seen: Vec<_> = state.jobs.values().filter_map(|job| job.remembered).collect();
+            seen.sort_by_key(|one| core::cmp::Reverse((one.epoch, one.revision)));
+            let mut highest: Vec<Remembered> = Vec::new();
+            for one in seen {
+                if !highest.iter().any(|known| known.created_ns == one.created_ns) {
+                    highest.push(one);
+                }
+            }
+            highest.truncate(limit as usize);
+            highest
+        })
+        .await
+    }
+
     fn answering(&self, of: AnswersOf) -> Arc<dyn ShareStore> {
         Arc::new(self.with(Attached { answering: Some(Arc::new(of)), ..self.attached.clone() }))
     }

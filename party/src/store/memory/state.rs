@@ -10,6 +10,7 @@ use duet_wire::{
     JobId,
     audit::{ChainId, Draft, Record},
     policy::Usage,
+    remembered::Remembered,
 };
 
 use crate::{
@@ -111,6 +112,7 @@ pub(super) struct Job {
     pub(super) signs: [u8; 32],
     pub(super) charged_at_ms: u64,
     pub(super) expires_at_ms: u64,
+    pub(super) remembered: Option<Remembered>,
 }
 
 #[derive(Debug, Clone)]

@@ -25,10 +25,16 @@ const LATER: Script = (
 const CONTRACTIONS: &[Contraction] =
     &[Contraction { script: (101, "no suspects", "DROP TABLE suspects"), after: LATER.0 }];
 
-const LATER_OF_SQLITE: Schema =
-    Schema { expansions: &[SQLITE_EXPANSIONS[0], LATER], contractions: CONTRACTIONS, ..OF_SQLITE };
-const LATER_OF_POSTGRES: Schema =
-    Schema { expansions: &[POSTGRES_EXPANSIONS[0], LATER], contractions: CONTRACTIONS, ..OF_POSTGRES };
+const LATER_OF_SQLITE: Schema = Schema {
+    expansions: &[SQLITE_EXPANSIONS[0], SQLITE_EXPANSIONS[1], LATER],
+    contractions: CONTRACTIONS,
+    ..OF_SQLITE
+};
+const LATER_OF_POSTGRES: Schema = Schema {
+    expansions: &[POSTGRES_EXPANSIONS[0], POSTGRES_EXPANSIONS[1], LATER],
+    contractions: CONTRACTIONS,
+    ..OF_POSTGRES
+};
 
 /// How the later build sees the store once it is expanded.
 fn expanded() -> SchemaReport {
@@ -90,7 +96,7 @@ async fn a_sqlite_store_is_contracted_beside_a_build_that_needs_nothing_of_it() 
     let options = SqliteOptions::at(folder.path().join("store.db"));
     let store = SqliteStore::create(&options).await.unwrap();
     const UNUSED: &[Contraction] =
-        &[Contraction { script: (18, "unused", "DROP INDEX suspects_by_card"), after: 17 }];
+        &[Contraction { script: (19, "unused", "DROP INDEX suspects_by_card"), after: 18 }];
     let schema = Schema { contractions: UNUSED, ..OF_SQLITE };
     assert_eq!(sqlite::schema::contract(&schema, &options).await.unwrap(), SchemaReport::default());
     works(&store).await;
@@ -105,12 +111,12 @@ async fn a_sqlite_store_that_lacks_something_is_expanded_unless_that_is_forbidde
     let as_it_is = SqliteOptions { expands: false, ..options.clone() };
     let refused = SqliteStore::open(&as_it_is).await;
     assert!(
-        matches!(&refused, Err(StoreError::NotExpanded(missing)) if missing == "16 (suspects); 17 (job digests)"),
+        matches!(&refused, Err(StoreError::NotExpanded(missing)) if missing == "16 (suspects); 17 (job digests); 18 (broker)"),
         "{refused:?}"
     );
     let refused = sqlite::schema::contract(&OF_SQLITE, &options).await;
     assert!(matches!(refused, Err(StoreError::NotExpanded(_))), "{refused:?}");
-    let missing = ["16 (suspects)", "17 (job digests)"].map(str::to_owned).to_vec();
+    let missing = ["16 (suspects)", "17 (job digests)", "18 (broker)"].map(str::to_owned).to_vec();
     let missing = SchemaReport { missing, ..SchemaReport::default() };
     assert_eq!(SqliteStore::look_at_schema(&options).await.unwrap(), missing);
     // Two processes at once: one expands, the other finds it expanded.
@@ -173,7 +179,7 @@ async fn a_postgres_store_is_contracted_beside_a_build_that_needs_nothing_of_it(
     let options = database().await;
     let store = PostgresStore::create(&options).await.unwrap();
     const UNUSED: &[Contraction] =
-        &[Contraction { script: (8, "unused", "DROP INDEX suspects_by_card"), after: 7 }];
+        &[Contraction { script: (9, "unused", "DROP INDEX suspects_by_card"), after: 8 }];
     let schema = Schema { contractions: UNUSED, ..OF_POSTGRES };
     assert_eq!(postgres::schema::contract(&schema, &options).await.unwrap(), SchemaReport::default());
     works(&store).await;
@@ -187,12 +193,12 @@ async fn a_postgres_store_that_lacks_something_is_expanded_unless_that_is_forbid
     let as_it_is = options.clone().without_expansion(true);
     let refused = PostgresStore::open(&as_it_is).await;
     assert!(
-        matches!(&refused, Err(StoreError::NotExpanded(missing)) if missing == "6 (suspects); 7 (job digests)"),
+        matches!(&refused, Err(StoreError::NotExpanded(missing)) if missing == "6 (suspects); 7 (job digests); 8 (broker)"),
         "{refused:?}"
     );
     let refused = PostgresStore::contract(&options).await;
     assert!(matches!(refused, Err(StoreError::NotExpanded(_))), "{refused:?}");
-    let missing = ["6 (suspects)", "7 (job digests)"].map(str::to_owned).to_vec();
+    let missing = ["6 (suspects)", "7 (job digests)", "8 (broker)"].map(str::to_owned).to_vec();
     let missing = SchemaReport { missing, ..SchemaReport::default() };
     assert_eq!(PostgresStore::look_at_schema(&options).await.unwrap(), missing);
     let (one, other) = tokio::join!(PostgresStore::expand(&options), PostgresStore::expand(&options));

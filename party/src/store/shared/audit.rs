@@ -110,6 +110,32 @@ impl<B: Backend> AuditStore for B {
         self.execute("note what was published", &statement, values![sequence, &id]).await.map(drop)
     }
 
+    async fn unship_audit(&self, from: Option<(ChainId, u64)>) -> Result<u64, StoreError> {
+        const OPERATION: &str = "note what is to be published again";
+        let (id, sequence) = from.unwrap_or((ChainId([0; 16]), 0));
+        B::within(OPERATION, async {
+            let failed = unavailable(OPERATION);
+            let mut transaction = self.begin(OPERATION).await?;
+            let is_after = "r.chain > COALESCE((SELECT number FROM audit_chains WHERE id = $1), -1)
+                OR (r.chain = (SELECT number FROM audit_chains WHERE id = $1) AND r.sequence > $2)";
+            let statement = ["SELECT COUNT(*) AS records FROM audit_records AS r WHERE ", is_after];
+            let row = transaction.row(&statement, values![&id, sequence]).await.map_err(&failed)?;
+            let row = row.ok_or(StoreError::Corrupt("a count without a row"))?;
+            transaction
+                .run(
+                    &["UPDATE audit_chains SET shipped = CASE WHEN id = $1 THEN $2 ELSE 0 END
+                       WHERE (id = $1 AND shipped > $2)
+                       OR number > COALESCE((SELECT number FROM audit_chains WHERE id = $1), -1)"],
+                    values![&id, sequence],
+                )
+                .await
+                .map_err(&failed)?;
+            transaction.commit().await.map_err(&failed)?;
+            number(&row, "records")
+        })
+        .await
+    }
+
     async fn trim_audit(&self, before_ms: u64) -> Result<u64, StoreError> {
         let mut removed = 0;
         loop {

@@ -8,6 +8,8 @@ use super::{
     keys::standing_of,
     records::{read_setting, write_record, write_setting},
 };
+use duet_wire::remembered::Remembered;
+
 use crate::store::{
     AnswersOf, NewPending, PendingRow, PendingStore, RecordStore as _, ShareStore, StoreError,
     backend::{Attached, Backend},
@@ -46,6 +48,37 @@ type Written = (PendingRow, [u8; 16], i64);
 
 #[async_trait]
 impl<B: Backend> PendingStore for B {
+    async fn remembered(&self, limit: u32) -> Result<Vec<Remembered>, StoreError> {
+        const OPERATION: &str = "read what is remembered of the broker";
+        let mut all: Vec<Remembered> = Vec::new();
+        let mut below = None;
+        // One look into the index for each bucket, however many jobs there are.
+        while all.len() < usize::try_from(limit).unwrap_or(usize::MAX) {
+            let statement = ["SELECT broker_epoch, broker_revision, broker_created_ns FROM job_digests
+                 WHERE broker_epoch IS NOT NULL AND broker_epoch <= $1
+                 ORDER BY broker_epoch DESC, broker_revision DESC LIMIT 1"];
+            let read = |row: &<B::Connection as Connection>::Row| {
+                Ok(Remembered {
+                    epoch: number(row, "broker_epoch")?,
+                    revision: number(row, "broker_revision")?,
+                    created_ns: number(row, "broker_created_ns")?,
+                })
+            };
+            let most = below.unwrap_or(i64::MAX.unsigned_abs());
+            let Some(highest) = self.list(OPERATION, &statement, values![most], read).await?.pop() else {
+                break;
+            };
+            if !all.iter().any(|known| known.created_ns == highest.created_ns) {
+                all.push(highest);
+            }
+            match highest.epoch.checked_sub(1) {
+                Some(next) => below = Some(next),
+                None => break,
+            }
+        }
+        Ok(all)
+    }
+
     fn answering(&self, of: AnswersOf) -> Arc<dyn ShareStore> {
         Arc::new(self.with(Attached { answering: Some(Arc::new(of)), ..self.attached().clone() }))
     }

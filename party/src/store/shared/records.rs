@@ -57,7 +57,7 @@ pub(in crate::store) async fn write_record<C: Connection>(
 /// What stands for a label in the placeholders of a statement.
 fn label_values(label: &RecordLabel) -> [Value<'_>; 5] {
     [
-        Value::Number(label.kind as i64),
+        Value::Number(Some(label.kind as i64)),
         wallet_column(label).into(),
         index_column(label).into(),
         label.epoch.into(),
