@@ -198,8 +198,8 @@ impl Drop for Held {
 pub(crate) enum Turn {
     /// This job.
     Job(Held),
-    /// None until a job at hand is done, or a party has seats: every tenant with jobs to start is at
-    /// its limit, or the jobs wait for seats.
+    /// None until a job at hand is done, or a party has seats: every tenant with jobs to start is
+    /// at its limit, or the jobs wait for seats.
     Crowded,
     /// None: there is no job to start now.
     NoJob,

@@ -20,8 +20,8 @@
 //!   orchestrators with an announcement each do not reach for the same job.
 //!
 //! - **A job that found no seat** is parked under the party that had none. It is released in the
-//!   same order, as many jobs at a time as there are seats. So a full party's jobs are not looked at
-//!   again and again.
+//!   same order, as many jobs at a time as there are seats. So the queue does not look at a full
+//!   party's jobs again and again.
 //!
 //! A start costs the logarithm of the number of waiting jobs, and one step for each tenant at its
 //! limit.

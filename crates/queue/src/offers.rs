@@ -1,9 +1,9 @@
 //! Which worker gets a session: what workers offered, less what this orchestrator took since.
 //!
-//! Every orchestrator hears every offer. The free seats of a worker are divided by the orchestrators
-//! that have jobs to start, so that they seldom reach for the same seat. What is left over goes to
-//! another one of them with each offer. An offer whose seats nobody took for a moment is open to
-//! all. An offer is a hint: the worker refuses what is too much.
+//! Every orchestrator hears every offer. Those that have jobs to start divide a worker's free seats
+//! among them, so that they seldom reach for the same seat. What is left over goes to another one
+//! with each offer. An offer that has not changed for a moment is open to all of them. An offer is a
+//! hint: the worker refuses what is too much.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,7 +64,7 @@ impl From<Lack> for Refusal {
     }
 }
 
-/// What became of a seat that was in hand.
+/// How a seat that was in hand was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
     /// No invitation reached the worker, or the worker refused the job.
@@ -266,8 +266,8 @@ impl Offers {
         u32::try_from(free / all + u64::from(turn < free % all)).unwrap_or(u32::MAX)
     }
 
-    /// Takes a seat of `party` for a session of `wallet`: a worker, or `None` if the party's workers
-    /// are invited by its name. With `alone` no seats are left to other orchestrators.
+    /// Takes a seat of `party` for a session of `wallet`. Returns the worker, or `None` if the party's
+    /// workers are invited by its name. With `alone` no seats are left to other orchestrators.
     pub(crate) fn take(
         &mut self,
         party: &PartyId,
@@ -302,7 +302,7 @@ impl Offers {
         Ok(Some(instance))
     }
 
-    /// Records what became of a seat that was in hand.
+    /// Records how a seat that was in hand was used.
     pub(crate) fn settle(&mut self, party: &PartyId, instance: &InstanceId, outcome: Use) {
         let Some(known) = self.parties.get_mut(party) else { return };
         if matches!(outcome, Use::Gone | Use::None) {
@@ -392,7 +392,7 @@ mod tests {
         let who = |number| all.map(|own| taken(own, &all, offer(number, 1), NOW));
         assert_eq!((0..4).map(who).fold([0; 4], |sum, one| [0, 1, 2, 3].map(|i| sum[i] + one[i])), [1; 4]);
         assert_eq!(taken("a", &[], offer(3, 5), NOW), 5, "who is alone takes all");
-        assert_eq!(taken("a", &all, offer(3, 5), NOW + UNCLAIMED_AFTER), 5, "nobody took them");
+        assert_eq!(taken("a", &all, offer(3, 5), NOW + UNCLAIMED_AFTER), 5, "they were not taken");
     }
 
     #[test]

@@ -303,7 +303,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Notes what became of the seat.
+    /// Notes how the seat was used.
     pub(super) fn settle(mut self, outcome: Use) {
         self.outcome = outcome;
     }

@@ -93,7 +93,7 @@ impl World {
         let Action { id, what, .. } = action;
         let outcome = match what {
             What::Read { job, may_be_behind } => self.read(process, &job, may_be_behind),
-            What::Write { job, revision, record } => self.write(process, generation, &job, revision, &record),
+            What::Write { job, revision, record } => self.write(process, &job, revision, &record),
             What::CreateSession(record) => {
                 self.broker.sessions.insert(record.session, *record);
                 Outcome::Written(Written::Stored(1))
@@ -191,7 +191,6 @@ impl World {
     fn write(
         &mut self,
         process: usize,
-        generation: u32,
         job: &JobKey,
         revision: u64,
         record: &Arc<duet_wire::JobRecord>,
@@ -209,6 +208,8 @@ impl World {
             let version = Version { record: Arc::clone(record), revision };
             self.tell(&version, Some(process));
             let after_ms = if unknown { 500 } else { 0 };
+            // It may have crashed and started again since it sent the write.
+            let generation = self.processes[process].generation;
             self.schedule(after_ms, Happening::Learn(process, generation, version));
         }
         Outcome::Written(if unknown {
