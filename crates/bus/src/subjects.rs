@@ -282,8 +282,8 @@ impl Filter {
         Self::queued(Address::Invite(party.clone()).to_string(), party.as_str())
     }
 
-    /// One worker's invitations. The group is that of [`Self::invites`]. Outside of it the broker lets
-    /// no subscriber see them.
+    /// One worker's invitations. The group is that of [`Self::invites`]. Outside of it the broker
+    /// lets no subscriber see them.
     #[must_use]
     pub fn invites_to(party: &PartyId, instance: &InstanceId) -> Self {
         let address = Address::InviteWorker { party: party.clone(), instance: instance.clone() };

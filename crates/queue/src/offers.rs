@@ -2,8 +2,8 @@
 //!
 //! Every orchestrator hears every offer. Those that have jobs to start divide a worker's free seats
 //! among them, so that they seldom reach for the same seat. What is left over goes to another one
-//! with each offer. An offer that has not changed for a moment is open to all of them. An offer is a
-//! hint: the worker refuses what is too much.
+//! with each offer. An offer that has not changed for a moment is open to all of them. An offer is
+//! a hint: the worker refuses what is too much.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -266,8 +266,8 @@ impl Offers {
         u32::try_from(free / all + u64::from(turn < free % all)).unwrap_or(u32::MAX)
     }
 
-    /// Takes a seat of `party` for a session of `wallet`. Returns the worker, or `None` if the party's
-    /// workers are invited by its name. With `alone` no seats are left to other orchestrators.
+    /// Takes a seat of `party` for a session of `wallet`. Returns the worker, or `None` if the
+    /// party's workers are invited by its name. With `alone` it leaves none to other orchestrators.
     pub(crate) fn take(
         &mut self,
         party: &PartyId,

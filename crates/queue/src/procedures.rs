@@ -153,8 +153,8 @@ impl Core {
         !self.procedures.is_empty()
     }
 
-    /// Asks the parties whose workers offer no seats any more whether they still answer. Releases jobs
-    /// that are parked under parties with seats.
+    /// Asks the parties whose workers offer no seats any more whether they still answer. Releases
+    /// jobs that are parked under parties with seats.
     fn look_at_offers(&mut self) {
         let mut state = lock(&self.state);
         let now = state.now.steady;
