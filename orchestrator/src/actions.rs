@@ -105,6 +105,10 @@ impl Orchestrator {
                 self.directory.ask_whether_present(&party).await;
                 Outcome::Done
             }
+            What::WakeWaiting => {
+                self.wake_waiting().await;
+                Outcome::Done
+            }
             What::ForgetParties { wallet, but_newest: true } => {
                 self.directory.forget_older(wallet);
                 Outcome::Done
@@ -141,8 +145,10 @@ impl Orchestrator {
                 self.note(note);
                 Outcome::Done
             }
-            // They concern the caller and not this process.
-            What::Enter { .. } | What::Reply(_) | What::End => Outcome::Done,
+            // They concern the caller or the fair queue, and the driver performs them itself.
+            What::Enter { .. } | What::Reply(_) | What::End | What::Park { .. } | What::Unpark { .. } => {
+                Outcome::Done
+            }
         }
     }
 

@@ -2,9 +2,9 @@
 //! outcomes, the changes of jobs in hand, and the time. It knows no job's state.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -16,7 +16,7 @@ use duet_bus::{
 };
 use duet_protocol::{
     codec,
-    ids::{SessionId, WalletId},
+    ids::{PartyId, SessionId, WalletId},
 };
 use duet_queue::{
     Config, Core,
@@ -26,7 +26,7 @@ use duet_queue::{
     },
     failure::Failure,
     intake::{Denied, Rejected, Submission, Submitted},
-    offers::Offered,
+    offers::{Offered, Total},
     store::{JobKey, StoreFailure, Version},
     summary::Summary,
     verified::{SealedResult, VerifiedRevocation},
@@ -45,8 +45,8 @@ use crate::{board::Board, jobs::StoreError, orchestrator::Orchestrator};
 /// callers wait.
 const MAX_WAITING: usize = 1024;
 
-/// How often an orchestrator says that it has jobs to start.
-const AT_WORK_EVERY: Duration = Duration::from_secs(1);
+/// How often an orchestrator says that it has jobs to start, and shows what workers offer.
+const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// What the driver hears from other parts of the process.
 enum Message {
@@ -59,10 +59,15 @@ enum Message {
 pub(crate) struct Attempts {
     messages: mpsc::Sender<Message>,
     callers: AtomicU64,
+    /// What the parties' workers offer, as the core knows it.
+    offered: Arc<Mutex<BTreeMap<PartyId, Total>>>,
 }
 
 /// The other end of [`Attempts`], for [`run`].
-pub(crate) struct Asked(mpsc::Receiver<Message>);
+pub(crate) struct Asked {
+    messages: mpsc::Receiver<Message>,
+    offered: Arc<Mutex<BTreeMap<PartyId, Total>>>,
+}
 
 /// The version of a job that its entry shows.
 pub(crate) fn version_of(entry: &Entry<JobRecord>) -> Version {
@@ -77,7 +82,9 @@ fn broke() -> StoreError {
 impl Attempts {
     pub(crate) fn new() -> (Self, Asked) {
         let (messages, asked) = mpsc::channel(MAX_WAITING);
-        (Self { messages, callers: AtomicU64::default() }, Asked(asked))
+        let offered = Arc::<Mutex<_>>::default();
+        let asked = Asked { messages: asked, offered: Arc::clone(&offered) };
+        (Self { messages, callers: AtomicU64::default(), offered }, asked)
     }
 
     async fn begin(&self, request: Request) -> (Caller, oneshot::Receiver<Reply>) {
@@ -170,6 +177,12 @@ impl Attempts {
         drop(self.messages.send(Message::Heard(event)).await);
     }
 
+    /// What the workers of `party` offer together.
+    pub(crate) fn offered(&self, party: &PartyId) -> Total {
+        let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
+        offered.get(party).copied().unwrap_or_default()
+    }
+
     /// Takes the job in hand as far as it goes now. Its announcement was delivered `deliveries`
     /// times. `None` after a failure of the core itself.
     pub(crate) async fn work(&self, board: &Arc<Board>, key: &Key, deliveries: i64) -> Option<Looked> {
@@ -234,6 +247,9 @@ struct Driver {
     began: Instant,
     is_connected: bool,
     dispute: Option<Refusal>,
+    own_name: InstanceId,
+    /// When the other orchestrators were told last that this one has jobs to start.
+    said_at: Option<Instant>,
 }
 
 impl Orchestrator {
@@ -269,9 +285,9 @@ impl Orchestrator {
 pub(crate) async fn run(orchestrator: Arc<Orchestrator>, asked: Asked, seed: [u8; 32], own_name: InstanceId) {
     let duplicate_window = orchestrator.storage.duplicate_window;
     let config = Config { queue: orchestrator.queue.clone(), duplicate_window, own_name: own_name.clone() };
-    let mut at_work = interval(AT_WORK_EVERY);
-    at_work.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let Asked(mut messages) = asked;
+    let mut saying = interval(SAY_EVERY);
+    saying.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let Asked { mut messages, offered } = asked;
     let mut driver = Driver {
         core: Core::new(config, seed),
         orchestrator,
@@ -280,6 +296,8 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, asked: Asked, seed: [u8
         began: Instant::now(),
         is_connected: true,
         dispute: None,
+        own_name,
+        said_at: None,
     };
     loop {
         let due = driver.core.next_due().map(|due| driver.began + due);
@@ -307,18 +325,30 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, asked: Asked, seed: [u8
                 None => return,
             },
             () = passed => Event::Passed,
-            _ = at_work.tick() => {
-                if driver.core.is_at_work() {
-                    driver.orchestrator.say_at_work(own_name.clone()).await;
-                }
+            _ = saying.tick() => {
+                *offered.lock().unwrap_or_else(PoisonError::into_inner) = driver.core.offered();
+                driver.say_at_work();
                 continue;
             }
         };
         driver.take(event);
+        driver.say_at_work();
     }
 }
 
 impl Driver {
+    /// Tells the other orchestrators that this one has jobs to start, if it has, and unless it did
+    /// a moment ago.
+    fn say_at_work(&mut self) {
+        let said = self.said_at.is_some_and(|said_at| said_at.elapsed() < SAY_EVERY);
+        if said || !self.core.is_at_work() {
+            return;
+        }
+        self.said_at = Some(Instant::now());
+        let (orchestrator, own_name) = (Arc::clone(&self.orchestrator), self.own_name.clone());
+        tokio::spawn(async move { orchestrator.say_at_work(own_name).await });
+    }
+
     fn take(&mut self, event: Event) {
         let is_connected = self.orchestrator.bus.is_connected();
         let mut events = VecDeque::with_capacity(3);
@@ -353,6 +383,10 @@ impl Driver {
                 }
             }
             What::End => drop(self.callers.remove(&caller)),
+            What::Park { job, party } => self.orchestrator.board.park(&job, &party),
+            What::Unpark { party, most } => {
+                return Some(Outcome::Unparked(self.orchestrator.board.unpark(&party, most)));
+            }
             What::Enter { session, trace } => {
                 if let Some(asking) = self.callers.get_mut(&caller) {
                     let span = tracing::info_span!(parent: &asking.span, "session", %session);

@@ -13,12 +13,13 @@ use std::{
 };
 
 use duet_bus::kv::{Entry, Key, Revision};
-use duet_protocol::ids::WalletId;
+use duet_protocol::ids::{PartyId, WalletId};
 use duet_queue::{
     line::{FairQueue, Next, Ticket},
     meter::Meter,
     reasons::{self, Reasons},
     room::Load,
+    store::JobKey,
     summary::Summary,
 };
 use duet_wire::{JobId, JobRecord, JobState, JobStateName, TenantId};
@@ -191,7 +192,8 @@ impl Drop for Held {
 pub(crate) enum Turn {
     /// This job.
     Job(Held),
-    /// None until a job at hand is done: every tenant with jobs to start is at its limit.
+    /// None until a job at hand is done, or a party has seats: every tenant with jobs to start is
+    /// at its limit, or the jobs wait for seats.
     Crowded,
     /// None: there is no job to start now.
     NoJob,
@@ -313,6 +315,23 @@ impl Board {
         if let Some((tenant, job)) = key.tenant_and_job() {
             self.lock().queue.remove(&tenant, job);
         }
+    }
+
+    /// Parks a job in hand under the party that has no seat for it.
+    pub(crate) fn park(&self, job: &JobKey, party: &PartyId) {
+        self.lock().queue.park(&job.tenant, job.job, party);
+    }
+
+    /// Releases up to `most` of the jobs that are parked under `party`. Returns how many are left.
+    pub(crate) fn unpark(&self, party: &PartyId, most: u64) -> usize {
+        let left = self.lock().queue.unpark(party, most);
+        self.freed.send_replace(());
+        left
+    }
+
+    /// How many jobs are parked under `party`.
+    pub(crate) fn parked(&self, party: &PartyId) -> usize {
+        self.lock().queue.parked().find(|(name, _)| *name == party).map_or(0, |(_, jobs)| jobs)
     }
 
     /// When the job may be started, in milliseconds since 1970, if it is queued.

@@ -11,6 +11,7 @@ use core::{sync::atomic::AtomicU64, time::Duration};
 use std::sync::Arc;
 
 use duet_protocol::ids::ShareIndex;
+use duet_queue::offers::Total;
 use duet_wire::{Code, JobRecord, JobStateName, Pair, unknown::UnknownName};
 use prometheus_client::{
     collector::Collector,
@@ -499,6 +500,36 @@ impl Collector for Present {
         for (party, silence) in self.0.directory.silences() {
             let labels = [("party", party.as_str())];
             ConstGauge::new(i64::from(silence.is_none())).encode(metric.encode_family(&labels)?)?;
+        }
+        let totals: Vec<_> =
+            self.0.directory.parties().map(|party| (party, self.0.attempts.offered(party))).collect();
+        for (name, help, of) in [
+            (
+                "duet_party_workers",
+                "*all*: workers of the party that offer seats. Those of the release before offer none",
+                (|total: &Total| whole(total.workers)) as fn(&Total) -> i64,
+            ),
+            ("duet_party_seats", "*all*: seats of the party's workers, by what they offer", |total| {
+                i64::try_from(total.seats).unwrap_or(i64::MAX)
+            }),
+            (
+                "duet_party_seats_free",
+                "*all*: those of its seats that are free. Watch for: 0 for minutes: add workers or seats",
+                |total| i64::try_from(total.free).unwrap_or(i64::MAX),
+            ),
+        ] {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (party, total) in &totals {
+                let labels = [("party", party.as_str())];
+                ConstGauge::new(of(total)).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        let help = "jobs that this process holds back until the party has a seat for them. Watch for: it stays at 256: the \
+                    process starts no job of any party";
+        let mut metric = encoder.encode_descriptor("duet_jobs_parked", help, None, MetricType::Gauge)?;
+        for (party, _) in &totals {
+            let labels = [("party", party.as_str())];
+            ConstGauge::new(whole(self.0.board.parked(party))).encode(metric.encode_family(&labels)?)?;
         }
         let broker = &self.0.broker;
         for (name, help, value) in [

@@ -116,7 +116,7 @@ impl Orchestrator {
 
     /// Has the jobs looked at that wait for a party which was silent. Their announcements come back
     /// only when their pauses end, so some are announced anew.
-    async fn wake_waiting(&self) {
+    pub(crate) async fn wake_waiting(&self) {
         let now_ms = self.clock.now_ms();
         let woken = self.board.wake_after_silence(now_ms, MAX_WOKEN);
         // Orchestrators that see it at the same time announce a job once, and so does one whose

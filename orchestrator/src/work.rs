@@ -250,7 +250,7 @@ impl Orchestrator {
         async {
             let pause = match self.attempts.work(&self.board, &held.key, deliveries).await {
                 Some(Looked::Worked) => return Some(Disposition::Done),
-                Some(Looked::Nothing) => return None,
+                Some(Looked::Nothing | Looked::Parked) => return None,
                 Some(Looked::Unreadable(reason)) => {
                     tracing::error!(reason, "a job's entry cannot be read; passed over");
                     self.board.pass_over(&held.key);

@@ -282,7 +282,7 @@ impl Filter {
         Self::queued(Address::Invite(party.clone()).to_string(), party.as_str())
     }
 
-    /// One worker's invitations. The group is that of [`Self::invites`], outside of which the broker
+    /// One worker's invitations. The group is that of [`Self::invites`]. Outside of it the broker
     /// lets no subscriber see them.
     #[must_use]
     pub fn invites_to(party: &PartyId, instance: &InstanceId) -> Self {

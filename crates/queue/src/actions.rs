@@ -163,6 +163,8 @@ pub enum Looked {
     Worked,
     /// The job has to be looked at again after this pause.
     Later(Duration),
+    /// A party has no seat for the job, which is parked. The announcement may serve another job.
+    Parked,
     /// There was nothing to do for the job here. The announcement may serve another job.
     Nothing,
     /// This version cannot read the job's entry, for this reason. Nothing was done.
@@ -310,6 +312,25 @@ pub enum What {
     /// Ask a party whether it still answers, since its workers offer no seats any more. From its
     /// outcome on, the answers of [`What::AskParties`] say whether it does: [`Outcome::Done`].
     AskParty(PartyId),
+    /// Park a job in hand under the party that has no seat for it: [`Outcome::Done`]. It is
+    /// performed before any action that follows.
+    Park {
+        /// The job.
+        job: JobKey,
+        /// The party.
+        party: PartyId,
+    },
+    /// Release jobs that are parked under a party, in fair order: [`Outcome::Unparked`]. It is
+    /// performed before any action that follows.
+    Unpark {
+        /// The party.
+        party: PartyId,
+        /// How many at most.
+        most: u64,
+    },
+    /// Have the jobs looked at that wait for parties which were silent, since a party offers seats
+    /// again: [`Outcome::Done`].
+    WakeWaiting,
     /// Ask a wallet's parties when they are needed next: [`Outcome::Done`].
     ForgetParties {
         /// The wallet.
@@ -486,6 +507,8 @@ pub enum Outcome {
     Invited(Invited),
     /// Whether the broker has stored it.
     Published(bool),
+    /// How many jobs are still parked under the party.
+    Unparked(usize),
     /// Whether it was found; `None` if that is not known.
     Found(Option<bool>),
     /// It is not known whether the action happened.

@@ -19,12 +19,21 @@
 //!   Where any job of that priority would do, an announcement starts the job it names. So two
 //!   orchestrators with an announcement each do not reach for the same job.
 //!
+//! - **A job that found no seat** is parked under the party that had none. It is released in the
+//!   same order, as many jobs at a time as there are seats. So the queue does not look at a full
+//!   party's jobs again and again.
+//!
 //! A start costs the logarithm of the number of waiting jobs, and one step for each tenant at its
 //! limit.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 
+use duet_protocol::ids::PartyId;
 use duet_wire::{JobId, Priority, TenantId};
+
+/// How many jobs may be parked before the queue starts no more of them. Each was looked at once for
+/// nothing. Jobs that need other parties wait with them until a seat is free.
+const MAX_PARKED: usize = 256;
 
 /// A queued job's place in the fair queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,17 +51,20 @@ pub struct Ticket {
 pub enum Next {
     /// This job, which is now in hand.
     Job(TenantId, JobId),
-    /// None for now: every tenant with jobs to start already holds as many places as it may.
+    /// None for now: every tenant with jobs to start already holds as many places as it may, or the
+    /// jobs wait for seats.
     Crowded,
     /// None: there is no job to start now.
     NoJob,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 struct Job {
     /// `None` when the job is no longer queued but still in hand.
     ticket: Option<Ticket>,
     in_hand: bool,
+    /// The party that had no seat for it.
+    parked: Option<PartyId>,
 }
 
 /// The jobs of one priority that may start, in their order.
@@ -103,6 +115,8 @@ pub struct FairQueue {
     ready_tenants: VecDeque<TenantId>,
     /// The jobs that may not start yet, ordered by the time when they may.
     resting: BTreeSet<(u64, TenantId, JobId)>,
+    /// The jobs that are parked under each party, in their order.
+    parked: BTreeMap<PartyId, FairQueue>,
     max_in_hand_per_tenant: usize,
 }
 
@@ -114,6 +128,7 @@ impl FairQueue {
             tenants: BTreeMap::new(),
             ready_tenants: VecDeque::new(),
             resting: BTreeSet::new(),
+            parked: BTreeMap::new(),
             max_in_hand_per_tenant,
         }
     }
@@ -125,7 +140,7 @@ impl FairQueue {
         }
         self.unfile(tenant, job);
         let entry = self.tenants.entry(tenant.clone()).or_default();
-        let known = entry.jobs.entry(job).or_insert(Job { ticket: None, in_hand: false });
+        let known = entry.jobs.entry(job).or_default();
         known.ticket = Some(ticket);
         if !known.in_hand {
             // `next` knows the time, and moves the job to its lane once it is due.
@@ -170,8 +185,12 @@ impl FairQueue {
         };
         let Some(position) = self.ready_tenants.iter().position(|tenant| has_room(&self.tenants, tenant))
         else {
-            return if self.ready_tenants.is_empty() { Next::NoJob } else { Next::Crowded };
+            let is_over = self.ready_tenants.is_empty() && self.parked.is_empty();
+            return if is_over { Next::NoJob } else { Next::Crowded };
         };
+        if self.parked.values().map(FairQueue::len).sum::<usize>() >= MAX_PARKED {
+            return Next::Crowded;
+        }
         let Some(tenant) = self.ready_tenants.remove(position) else { return Next::NoJob };
         let Some(entry) = self.tenants.get_mut(&tenant) else { return Next::NoJob };
         let named = named
@@ -198,7 +217,7 @@ impl FairQueue {
     pub fn hold(&mut self, tenant: &TenantId, job: JobId) -> bool {
         self.unfile(tenant, job);
         let entry = self.tenants.entry(tenant.clone()).or_default();
-        let known = entry.jobs.entry(job).or_insert(Job { ticket: None, in_hand: false });
+        let known = entry.jobs.entry(job).or_default();
         if known.in_hand {
             return false;
         }
@@ -215,6 +234,8 @@ impl FairQueue {
         known.in_hand = false;
         entry.in_hand -= 1;
         match &mut known.ticket {
+            // It has its place there.
+            Some(_) if known.parked.is_some() => {}
             Some(ticket) => {
                 ticket.due_ms = ticket.due_ms.max(rest_until_ms);
                 self.resting.insert((ticket.due_ms, tenant.clone(), job));
@@ -226,6 +247,48 @@ impl FairQueue {
         self.forget_if_empty(tenant);
     }
 
+    /// Parks a job in hand under the party that has no seat for it, unless it is no longer queued.
+    pub fn park(&mut self, tenant: &TenantId, job: JobId, party: &PartyId) {
+        let entry = self.tenants.get_mut(tenant).and_then(|entry| entry.jobs.get_mut(&job));
+        let Some(known) = entry.filter(|known| known.in_hand && known.parked.is_none()) else { return };
+        let Some(ticket) = known.ticket else { return };
+        known.parked = Some(party.clone());
+        let parked = self.parked.entry(party.clone()).or_insert_with(|| Self::new(usize::MAX));
+        parked.put(tenant, job, Ticket { due_ms: 0, ..ticket });
+    }
+
+    /// Releases up to `most` of the jobs that are parked under `party`, in their order. Returns how
+    /// many are left.
+    pub fn unpark(&mut self, party: &PartyId, most: u64) -> usize {
+        let Some(mut parked) = self.parked.remove(party) else { return 0 };
+        for _ in 0..most {
+            let Next::Job(tenant, job) = parked.next(0, None) else { break };
+            parked.remove(&tenant, job);
+            parked.let_go(&tenant, job, 0);
+            let Some(known) = self.tenants.get_mut(&tenant).and_then(|entry| entry.jobs.get_mut(&job)) else {
+                continue;
+            };
+            known.parked = None;
+            if let Some(ticket) = known.ticket.filter(|_| !known.in_hand) {
+                self.resting.insert((ticket.due_ms, tenant, job));
+            }
+        }
+        let left = parked.len();
+        if left > 0 {
+            self.parked.insert(party.clone(), parked);
+        }
+        left
+    }
+
+    /// How many jobs are parked under each party.
+    pub fn parked(&self) -> impl Iterator<Item = (&PartyId, usize)> {
+        self.parked.iter().map(|(party, parked)| (party, parked.len()))
+    }
+
+    fn len(&self) -> usize {
+        self.tenants.values().map(|entry| entry.jobs.len()).sum()
+    }
+
     fn ticket(&self, tenant: &TenantId, job: JobId) -> Option<Ticket> {
         self.tenants.get(tenant)?.jobs.get(&job)?.ticket
     }
@@ -235,6 +298,14 @@ impl FairQueue {
         let Some(ticket) = self.ticket(tenant, job) else { return };
         self.resting.remove(&(ticket.due_ms, tenant.clone(), job));
         let Some(entry) = self.tenants.get_mut(tenant) else { return };
+        if let Some(party) = entry.jobs.get_mut(&job).and_then(|known| known.parked.take())
+            && let btree_map::Entry::Occupied(mut parked) = self.parked.entry(party)
+        {
+            parked.get_mut().remove(tenant, job);
+            if parked.get().tenants.is_empty() {
+                parked.remove();
+            }
+        }
         for lane in &mut entry.lanes {
             lane.remove(&(ticket.since_ms, job));
         }

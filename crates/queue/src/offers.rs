@@ -1,12 +1,12 @@
 //! Which worker gets a session: what workers offered, less what this orchestrator took since.
 //!
-//! Every orchestrator hears every offer. The free seats of a worker are divided by the orchestrators
-//! that have jobs to start, so that they seldom reach for the same seat. What is left over goes to
-//! another one of them with each offer. An offer whose seats nobody took for a moment is open to
-//! all. An offer is a hint: the worker refuses what is too much.
+//! Every orchestrator hears every offer. Those that have jobs to start divide a worker's free seats
+//! among them, so that they seldom reach for the same seat. What is left over goes to another one
+//! with each offer. An offer that has not changed for a moment is open to all of them. An offer is
+//! a hint: the worker refuses what is too much.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use duet_protocol::ids::{PartyId, WalletId};
 use duet_wire::{Code, InstanceId, Refusal};
@@ -64,7 +64,7 @@ impl From<Lack> for Refusal {
     }
 }
 
-/// What became of a seat that was in hand.
+/// How a seat that was in hand was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
     /// No invitation reached the worker, or the worker refused the job.
@@ -129,6 +129,10 @@ pub(crate) struct Offers {
     signed: BTreeMap<(PartyId, WalletId), (InstanceId, u64)>,
     order: BTreeMap<u64, (PartyId, WalletId)>,
     next_place: u64,
+    /// The parties under which jobs may be parked.
+    lacking: BTreeSet<PartyId>,
+    /// Those of them that may have seats since this was looked at last.
+    changed: BTreeSet<PartyId>,
 }
 
 impl Offers {
@@ -140,18 +144,28 @@ impl Offers {
             signed: BTreeMap::new(),
             order: BTreeMap::new(),
             next_place: 0,
+            lacking: BTreeSet::new(),
+            changed: BTreeSet::new(),
         }
     }
 
-    /// Records an offer.
-    pub(crate) fn hear(&mut self, party: &PartyId, instance: InstanceId, offered: Offered, now: Duration) {
+    /// Records an offer. Returns whether the party offered no seats before.
+    pub(crate) fn hear(
+        &mut self,
+        party: &PartyId,
+        instance: InstanceId,
+        offered: Offered,
+        now: Duration,
+    ) -> bool {
+        self.changed.insert(party.clone());
         let known = self.parties.entry(party.clone()).or_default();
         known.heard_at = now;
         known.standing = Standing::ByName;
         if offered.seats == 0 {
             known.workers.remove(&instance);
-            return;
+            return false;
         }
+        let is_back = known.workers.is_empty();
         let is_full = known.workers.len() >= MAX_WORKERS;
         match known.workers.get_mut(&instance) {
             Some(worker) => {
@@ -166,6 +180,7 @@ impl Offers {
                 known.workers.insert(instance, worker);
             }
         }
+        is_back
     }
 
     /// Records that an orchestrator has jobs to start.
@@ -186,6 +201,7 @@ impl Offers {
             // Not at once: workers that stop leave their queue groups just then.
             if party.standing == Standing::ByName && party.workers.is_empty() && !counts(party.heard_at) {
                 party.standing = Standing::Asked;
+                self.changed.insert(name.clone());
                 away.push(name.clone());
             }
         }
@@ -209,7 +225,35 @@ impl Offers {
             && known.standing == Standing::Asked
         {
             known.standing = Standing::ByParty;
+            self.changed.insert(party.clone());
         }
+    }
+
+    /// Records that a job may be parked under `party`.
+    pub(crate) fn lacks(&mut self, party: PartyId) {
+        self.lacking.insert(party);
+    }
+
+    /// Records that no job is parked under `party`.
+    pub(crate) fn lacks_no_more(&mut self, party: &PartyId) {
+        self.lacking.remove(party);
+    }
+
+    /// The parties under which jobs may be parked and whose seats have changed since the last call,
+    /// with how many jobs may be released: as many as there are seats, or all if the party is
+    /// away or is invited by its name.
+    pub(crate) fn take_releases(&mut self, now: Duration) -> Vec<(PartyId, u64)> {
+        let changed = core::mem::take(&mut self.changed);
+        let seats = changed.into_iter().filter(|party| self.lacking.contains(party)).map(|party| {
+            let known = self.parties.get(&party).filter(|known| known.standing == Standing::ByName);
+            let available = |worker: &Worker| u64::from(worker.available(self.share(worker.offered), now));
+            let most = match known {
+                Some(known) if !known.workers.is_empty() => known.workers.values().map(available).sum(),
+                _ => u64::MAX,
+            };
+            (party, most)
+        });
+        seats.filter(|(_, most)| *most > 0).collect()
     }
 
     /// How many of a worker's free seats are this orchestrator's.
@@ -222,8 +266,8 @@ impl Offers {
         u32::try_from(free / all + u64::from(turn < free % all)).unwrap_or(u32::MAX)
     }
 
-    /// Takes a seat of `party` for a session of `wallet`: a worker, or `None` if the party's workers
-    /// are invited by its name. With `alone` no seats are left to other orchestrators.
+    /// Takes a seat of `party` for a session of `wallet`. Returns the worker, or `None` if the
+    /// party's workers are invited by its name. With `alone` it leaves none to other orchestrators.
     pub(crate) fn take(
         &mut self,
         party: &PartyId,
@@ -258,9 +302,12 @@ impl Offers {
         Ok(Some(instance))
     }
 
-    /// Records what became of a seat that was in hand.
+    /// Records how a seat that was in hand was used.
     pub(crate) fn settle(&mut self, party: &PartyId, instance: &InstanceId, outcome: Use) {
         let Some(known) = self.parties.get_mut(party) else { return };
+        if matches!(outcome, Use::Gone | Use::None) {
+            self.changed.insert(party.clone());
+        }
         if outcome == Use::Gone {
             known.workers.remove(instance);
             return;
@@ -345,7 +392,7 @@ mod tests {
         let who = |number| all.map(|own| taken(own, &all, offer(number, 1), NOW));
         assert_eq!((0..4).map(who).fold([0; 4], |sum, one| [0, 1, 2, 3].map(|i| sum[i] + one[i])), [1; 4]);
         assert_eq!(taken("a", &[], offer(3, 5), NOW), 5, "who is alone takes all");
-        assert_eq!(taken("a", &all, offer(3, 5), NOW + UNCLAIMED_AFTER), 5, "nobody took them");
+        assert_eq!(taken("a", &all, offer(3, 5), NOW + UNCLAIMED_AFTER), 5, "they were not taken");
     }
 
     #[test]

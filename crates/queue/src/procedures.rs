@@ -79,6 +79,8 @@ pub struct Core {
     late: BTreeMap<ActionId, Late>,
     /// The parties that are being asked whether they answer, and until when.
     asked: BTreeMap<ActionId, (PartyId, Duration)>,
+    /// The parties under which jobs are being released.
+    releasing: BTreeMap<ActionId, PartyId>,
 }
 
 impl core::fmt::Debug for Core {
@@ -99,6 +101,7 @@ impl Core {
             procedures: BTreeMap::new(),
             late: BTreeMap::new(),
             asked: BTreeMap::new(),
+            releasing: BTreeMap::new(),
         }
     }
 
@@ -117,14 +120,17 @@ impl Core {
             Event::Connected(is_connected) => lock(&self.state).is_connected = is_connected,
             Event::Disputed(dispute) => lock(&self.state).dispute = dispute,
             Event::Offered { party, instance, offered } => {
-                lock(&self.state).offers.hear(&party, instance, offered, now.steady);
-                self.look_at_offers();
+                let mut state = lock(&self.state);
+                if state.offers.hear(&party, instance, offered, now.steady) {
+                    state.act(NO_CALLER, What::WakeWaiting);
+                }
             }
             Event::AtWork(orchestrator) => {
                 lock(&self.state).offers.hear_at_work(orchestrator, now.steady);
             }
             Event::Passed => self.pass(),
         }
+        self.look_at_offers();
         core::mem::take(&mut lock(&self.state).actions)
     }
 
@@ -152,13 +158,18 @@ impl Core {
         !self.procedures.is_empty()
     }
 
-    /// Asks the parties whose workers offer no seats any more whether they still answer.
+    /// Asks the parties whose workers offer no seats any more whether they still answer. Releases
+    /// jobs that are parked under parties with seats.
     fn look_at_offers(&mut self) {
         let mut state = lock(&self.state);
         let now = state.now.steady;
         for party in state.offers.lapse(now) {
             let action = state.act(NO_CALLER, What::AskParty(party.clone()));
             self.asked.insert(action, (party, now.saturating_add(PARTY_PATIENCE)));
+        }
+        for (party, most) in state.offers.take_releases(now) {
+            let action = state.act(NO_CALLER, What::Unpark { party: party.clone(), most });
+            self.releasing.insert(action, party);
         }
     }
 
@@ -222,6 +233,12 @@ impl Core {
         if let Some((party, _)) = self.asked.remove(&action) {
             return lock(&self.state).offers.answered(&party);
         }
+        if let Some(party) = self.releasing.remove(&action) {
+            if matches!(outcome, Outcome::Unparked(0)) {
+                lock(&self.state).offers.lacks_no_more(&party);
+            }
+            return;
+        }
         let caller = match lock(&self.state).open.get_mut(&action) {
             Some(open) if open.outcome.is_none() => {
                 open.outcome = Some(outcome);
@@ -242,7 +259,6 @@ impl Core {
 
     /// Ends what is due.
     fn pass(&mut self) {
-        self.look_at_offers();
         let mut callers = Vec::new();
         let mut state = lock(&self.state);
         let now = state.now.steady;

@@ -1,5 +1,5 @@
-//! Offers of seats: `duet.v1.seats.<party>.<instance>`. Each worker publishes one when the number of
-//! its free seats changes and once a second. Every orchestrator hears all of them.
+//! Offers of seats: `duet.v1.seats.<party>.<instance>`. Each worker publishes one when the number
+//! of its free seats changes and once a second. Every orchestrator hears all of them.
 
 use duet_protocol::codec::{self, Message};
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
-//! `duet.v1.invite.<party>.<instance>`, and `duet.v1.invite.<party>` for orchestrators that heard no
-//! offer: checks an invitation, registers for the session, and runs it. Each session has a seat.
+//! `duet.v1.invite.<party>.<instance>`, and `duet.v1.invite.<party>` for orchestrators that heard
+//! no offer: checks an invitation, registers for the session, and runs it. Each session has a seat.
 
 use std::sync::Arc;
 

@@ -83,8 +83,7 @@ causes! {
     WorkerUncompared = "worker-uncompared";
     /// All seats of the party are taken. Further sessions wait.
     PartyFull = "party-full";
-    /// Orchestrators work on more jobs at once than the party has seats. Attempts find no seat and
-    /// wait with growing pauses.
+    /// Orchestrators work on more jobs at once than the party has seats. Jobs wait for a seat.
     SeatsFew = "seats-few";
     /// A clock differs from the broker's. From 30 s on, parties refuse jobs because of their times.
     ClockOff = "clock-off";

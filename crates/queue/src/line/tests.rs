@@ -280,3 +280,64 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn parked_jobs_are_released_in_fair_order_as_many_as_there_are_seats() {
+    let (partner, other): (PartyId, PartyId) = ("partner".parse().unwrap(), "other".parse().unwrap());
+    let mut queue = FairQueue::new(10);
+    for number in 0..4 {
+        queue.put(&tenant(1), job(number), ticket(Priority::Normal, number.into()));
+    }
+    queue.put(&tenant(2), job(9), ticket(Priority::Low, 100));
+    while let Some((tenant, number)) = start(&mut queue) {
+        queue.park(&tenant, job(number), &partner);
+        queue.let_go(&tenant, job(number), 0);
+    }
+    assert_eq!(queue.next(0, None), Next::Crowded, "they wait for seats");
+    assert_eq!(queue.parked().collect::<Vec<_>>(), [(&partner, 5)]);
+    assert_eq!(queue.unpark(&other, 9), 0);
+    assert_eq!(start(&mut queue), None);
+    assert_eq!(queue.unpark(&partner, 2), 3);
+    assert_eq!([start(&mut queue), start(&mut queue)], [Some((tenant(1), 0)), Some((tenant(2), 9))]);
+    assert_eq!(start(&mut queue), None);
+    // A parked job that ends needs no seat.
+    queue.remove(&tenant(1), job(1));
+    assert_eq!(queue.unpark(&partner, 9), 0);
+    assert_eq!([start(&mut queue), start(&mut queue)], [Some((tenant(1), 2)), Some((tenant(1), 3))]);
+    for (tenant, number) in [(tenant(1), 0), (tenant(2), 9), (tenant(1), 2), (tenant(1), 3)] {
+        queue.remove(&tenant, job(number));
+        queue.let_go(&tenant, job(number), 0);
+    }
+    assert!(queue.tenants.is_empty() && queue.parked.is_empty() && queue.resting.is_empty());
+}
+
+#[test]
+fn a_job_released_while_it_is_still_in_hand_is_not_lost() {
+    let partner: PartyId = "partner".parse().unwrap();
+    let mut queue = FairQueue::new(10);
+    queue.put(&tenant(1), job(1), ticket(Priority::Normal, 1));
+    assert_eq!(start(&mut queue), Some((tenant(1), 1)));
+    queue.park(&tenant(1), job(1), &partner);
+    assert_eq!(queue.unpark(&partner, 1), 0);
+    assert_eq!(start(&mut queue), None, "it is in hand");
+    queue.let_go(&tenant(1), job(1), 0);
+    assert_eq!(start(&mut queue), Some((tenant(1), 1)));
+}
+
+#[test]
+fn only_so_many_jobs_are_looked_at_for_a_party_without_a_seat() {
+    let partner: PartyId = "partner".parse().unwrap();
+    let mut queue = FairQueue::new(10);
+    for number in 0..=u64::try_from(MAX_PARKED).unwrap() {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        queue.put(&tenant(1), JobId(id), ticket(Priority::Normal, number));
+    }
+    let mut looks = 0;
+    while let Next::Job(tenant, job) = queue.next(0, None) {
+        queue.park(&tenant, job, &partner);
+        queue.let_go(&tenant, job, 0);
+        looks += 1;
+    }
+    assert_eq!(looks, MAX_PARKED);
+}

@@ -308,6 +308,12 @@ impl Hand {
         Ok(Place { state: Arc::clone(&self.state), party: party.clone(), instance, outcome: Use::None })
     }
 
+    /// Parks the job in hand until `party` has a seat.
+    pub(super) fn park(&self, job: &JobKey, party: PartyId) {
+        lock(&self.state).offers.lacks(party.clone());
+        drop(self.act(What::Park { job: job.clone(), party }));
+    }
+
     /// Records which worker of a party signed for a wallet.
     pub(super) fn note_signed(&self, seated: Seated, wallet: WalletId) {
         lock(&self.state).offers.note_signed(&seated.party, wallet, seated.instance);
@@ -328,7 +334,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Notes what became of the seat.
+    /// Notes how the seat was used.
     pub(super) fn settle(mut self, outcome: Use) {
         self.outcome = outcome;
     }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     actions::{Answers, Looked, Note, Outcome, What},
     failure::past_attempts,
+    offers::Lack,
     plan::{self, Decision, Moment},
     reasons,
     store::{JobKey, StoreFailure, Version, request_of},
@@ -33,6 +34,8 @@ enum Advanced {
     Over,
     /// The job rests for this long.
     Wait(Duration),
+    /// A party has no seat for it.
+    Parked,
     /// Another process was quicker.
     Moved,
 }
@@ -117,6 +120,7 @@ async fn carry_on(hand: &Hand, job: &JobKey, deliveries: i64) -> Result<Looked, 
                     Advanced::Tried => worked = true,
                     Advanced::Over => return Ok(Looked::Worked),
                     Advanced::Wait(pause) => return Ok(Looked::Later(pause)),
+                    Advanced::Parked => return Ok(Looked::Parked),
                     // The next look reads the other's record.
                     Advanced::Moved => {}
                 }
@@ -184,7 +188,11 @@ async fn advance(
                     let tried = attempt(hand, job, version, request, pair, (terms.clone(), places)).await?;
                     Ok(if tried { Advanced::Tried } else { Advanced::Moved })
                 }
-                Err(lack) => wait(hand, job, version, request, lack.into()).await,
+                Err(Lack::Full(party)) => {
+                    hand.park(job, party);
+                    Ok(Advanced::Parked)
+                }
+                Err(lack @ Lack::Away(_)) => wait(hand, job, version, request, lack.into()).await,
             },
             Err(refusal) => wait(hand, job, version, request, refusal).await,
         },

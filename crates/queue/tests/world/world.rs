@@ -13,9 +13,10 @@ use duet_queue::{
     actions::{Action, ActionId, Caller, Event, Now, Outcome},
     already_signed,
     line::Ticket,
+    offers::Offered,
     store::{JobKey, Version},
 };
-use duet_wire::{Code, JobId, JobState, job::JobRevocation};
+use duet_wire::{Code, InstanceId, JobId, JobState, job::JobRevocation};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng as _, SeedableRng as _},
@@ -45,6 +46,10 @@ const FAULTS_MS: u64 = 60_000;
 const CALM_MS: u64 = 20 * 60_000;
 /// How soon an announcement comes again whose process died.
 const ACK_WAIT_MS: u64 = 3_000;
+/// How often a worker offers its seats.
+const OFFER_EVERY_MS: u64 = 1_000;
+/// How soon it does when their number has changed.
+const OFFER_SOON_MS: u64 = 50;
 /// How much happens in a run at most: many times what does. A timer that never ends would go on.
 const MAX_HAPPENINGS: u64 = 500_000;
 /// How many questions a process puts to parties in one second at most, whatever the queue.
@@ -60,7 +65,23 @@ enum Happening {
     Effect(usize, u32, Box<Action>),
     Answer(usize, u32, ActionId, Outcome),
     Learn(usize, u32, Version),
-    Report { session: SessionId, job: JobKey, is_signed: Result<(), Code>, left: u32 },
+    Report {
+        session: SessionId,
+        job: JobKey,
+        is_signed: Result<(), Code>,
+        left: u32,
+    },
+    /// A worker offers seats, and does so again after the pause if there is one.
+    Offer {
+        worker: usize,
+        again_ms: Option<u64>,
+    },
+    Hear(usize, u32, PartyId, InstanceId, Offered),
+    /// A worker goes away for so long.
+    Go(usize, u64),
+    /// A process says that it has jobs to start.
+    SayAtWork(usize),
+    HearAtWork(usize, u32, InstanceId),
     Crash(usize),
     Restart(usize),
 }
@@ -119,12 +140,13 @@ impl World {
             rng.fill_bytes(&mut seed);
             processes.push(Process::new(number, &queue, seed, (START_MS, ahead_ms)));
         }
+        let parties = Parties::new(&mut rng, &[party(ShareIndex::Service), party(ShareIndex::Partner)]);
         let mut world = Self {
             rng,
             now_ms: START_MS,
             queue,
             broker: Broker::default(),
-            parties: Parties::default(),
+            parties,
             processes,
             agenda: BTreeMap::new(),
             next: 0,
@@ -138,7 +160,16 @@ impl World {
         };
         world.first_lasts_s = 15 + world.below(35);
         world.draw_clients();
+        for worker in 0..world.parties.count() {
+            let after_ms = world.below(OFFER_EVERY_MS);
+            world.schedule(after_ms, Happening::Offer { worker, again_ms: Some(OFFER_EVERY_MS) });
+            for _ in 0..world.below(3) {
+                let (after_ms, lasts_ms) = (world.below(FAULTS_MS - 10_000), world.below(10_000));
+                world.schedule(after_ms, Happening::Go(worker, lasts_ms));
+            }
+        }
         for process in 0..PROCESSES {
+            world.schedule(u64::try_from(process).unwrap() * 100, Happening::SayAtWork(process));
             world.schedule(u64::try_from(process).unwrap() * 7, Happening::Pull(process));
             world.schedule(u64::try_from(process).unwrap() * 300, Happening::Sweep(process));
             for _ in 0..world.below(3) {
@@ -198,8 +229,8 @@ impl World {
         panic!("nothing happens any more");
     }
 
-    /// Whether every job has ended and no core has anything to do.
-    fn is_over(&self) -> bool {
+    /// Whether every job has ended, and its end is published.
+    fn is_settled(&self) -> bool {
         let is_settled = |versions: &Vec<Version>| {
             versions.last().is_some_and(|Version { record, .. }| {
                 let is_told = |revocation: &JobRevocation| revocation.waits_for.is_empty();
@@ -208,6 +239,11 @@ impl World {
             })
         };
         self.broker.jobs.values().all(is_settled)
+    }
+
+    /// Whether every job has ended and no core has anything to do.
+    fn is_over(&self) -> bool {
+        self.is_settled()
             && self.reports.is_empty()
             && self.clients == 0
             && self.processes.iter().all(|process| {
@@ -322,6 +358,19 @@ impl World {
                 }
             }
             Happening::Report { session, job, is_signed, left } => self.report(session, job, is_signed, left),
+            Happening::Offer { worker, again_ms } => self.offer(worker, again_ms),
+            Happening::Hear(process, generation, party, instance, offered) => {
+                if self.is_alive(process, generation) {
+                    self.feed(process, Event::Offered { party, instance, offered });
+                }
+            }
+            Happening::Go(worker, lasts_ms) => self.parties.go(worker, self.now_ms + lasts_ms),
+            Happening::SayAtWork(process) => self.say_at_work(process),
+            Happening::HearAtWork(process, generation, other) => {
+                if self.is_alive(process, generation) {
+                    self.feed(process, Event::AtWork(other));
+                }
+            }
             Happening::Crash(process) => self.crash(process),
             Happening::Restart(process) => self.restart(process),
         }

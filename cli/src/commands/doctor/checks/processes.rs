@@ -79,8 +79,14 @@ fn other(other: &OtherFacts) -> Option<Finding> {
 
 /// Whether each party has workers that take work.
 pub(super) fn parties(parties: &[PartyFacts]) -> Check {
-    let workers = |party: &PartyFacts| party.workers.iter().flatten().flatten().count();
-    let seen = parties.iter().map(|party| format!("{} {}", counted(workers(party), "worker"), party.party));
+    let seen = parties.iter().map(|party| {
+        let workers = || party.workers.iter().flatten().flatten();
+        let workers_of = format!("{} {}", counted(workers().count(), "worker"), party.party);
+        let (free, all) = workers().fold((0, 0), |(free, all), worker| {
+            (free + u64::from(worker.free_seats), all + u64::from(worker.seats))
+        });
+        if all == 0 { workers_of } else { format!("{workers_of} ({free} of {all} seats free)") }
+    });
     let summary = seen.collect::<Vec<_>>().join(", ");
     Check { name: "parties", summary, findings: parties.iter().flat_map(party).collect() }
 }
@@ -278,7 +284,9 @@ mod tests {
 
     #[test]
     fn a_party_without_a_worker_is_away() {
-        assert_eq!(causes(&parties(&[samples::party()])), []);
+        let there = parties(&[samples::party()]);
+        assert_eq!(causes(&there), []);
+        assert!(there.summary.ends_with("seats free)"), "{there:?}");
         for (connected, words) in [(Some(0), "none of its workers"), (Some(2), "2 connected")] {
             let facts =
                 PartyFacts { workers: Ok(Err("no answer".to_owned())), connected, ..samples::party() };

@@ -9,11 +9,11 @@ use duet_queue::{
     store::{JobKey, StoreFailure, Written},
     terms::{PairTerms, Terms},
 };
-use duet_wire::{Code, Pair, Refusal, Seat, job::Evidence};
+use duet_wire::{Code, InstanceId, Pair, Refusal, Seat, job::Evidence};
 
 use crate::{broker::Broker, jobs, parties::Answer, process::Calling};
 
-use super::{Happening, MAX_QUESTIONS, World, millis, party};
+use super::{Happening, MAX_QUESTIONS, OFFER_SOON_MS, World, millis, party};
 
 impl World {
     pub(super) fn act(&mut self, process: usize, action: Action) {
@@ -37,6 +37,16 @@ impl World {
             What::Enter { .. } | What::Note(_) | What::DoubtParty { .. } | What::ForgetParties { .. } => {
                 self.schedule(0, done(id))
             }
+            What::Park { job, party } => {
+                self.processes[process].line.park(&job.tenant, job.job, &party);
+                self.schedule(0, done(id));
+            }
+            What::Unpark { party, most } => {
+                let left = self.processes[process].line.unpark(&party, most);
+                self.schedule(0, Happening::Answer(process, generation, id, Outcome::Unparked(left)));
+            }
+            // Jobs that rest are looked at again when their pauses end.
+            What::WakeWaiting => self.schedule(0, done(id)),
             what => {
                 if let What::Invite { .. } | What::AskParties { .. } = &what {
                     self.count_question(process);
@@ -84,7 +94,7 @@ impl World {
         let outcome = match what {
             What::Read { job, may_be_behind } => self.read(process, &job, may_be_behind),
             What::Write { job, revision, record } => {
-                self.write(process, generation, &job, |broker| broker.write(&job, revision, &record))
+                self.write(process, &job, |broker| broker.write(&job, revision, &record))
             }
             What::CreateSession(record) => {
                 self.broker.sessions.insert(record.session, *record);
@@ -104,7 +114,7 @@ impl World {
             }
             What::Create(record) => {
                 let job = JobKey::of(&record);
-                self.write(process, generation, &job, |broker| broker.create(&record))
+                self.write(process, &job, |broker| broker.create(&record))
             }
             What::AskRoom(_) => {
                 let nearly_full = self.fault(3).then(|| "JOBS".to_owned());
@@ -146,11 +156,12 @@ impl World {
             }),
             What::AskParties { .. } => Outcome::Terms(self.terms()),
             What::AskParty(_) => Outcome::Done,
-            What::Invite { seat, session, .. } => {
-                return self.invite(process, generation, id, &seat, session);
+            What::Invite { seat, instance, session, .. } => {
+                return self.invite(process, generation, id, (&seat, instance.as_ref()), session);
             }
             What::Release(session, seated) => {
                 self.parties.leave(&seated.party, session);
+                self.offer_soon();
                 Outcome::Done
             }
             What::Publish { document, message_id } => {
@@ -178,6 +189,9 @@ impl World {
             }
             What::Show(..) | What::EndSession(..) => Outcome::Done,
             What::Learn(_)
+            | What::Park { .. }
+            | What::Unpark { .. }
+            | What::WakeWaiting
             | What::DoubtParty { .. }
             | What::ForgetParties { .. }
             | What::Enter { .. }
@@ -217,7 +231,6 @@ impl World {
     fn write(
         &mut self,
         process: usize,
-        generation: u32,
         job: &JobKey,
         store: impl FnOnce(&mut Broker) -> Written,
     ) -> Outcome {
@@ -227,6 +240,8 @@ impl World {
             self.trace.line(self.now_ms, format_args!("{} is {}", job.job, version.record.state.name()));
             self.tell(&version, Some(process));
             let after_ms = if matches!(written, Written::Stored(_)) { 0 } else { 500 };
+            // It may have crashed and started again since it sent the write.
+            let generation = self.processes[process].generation;
             self.schedule(after_ms, Happening::Learn(process, generation, version));
         }
         Outcome::Written(written)
@@ -252,8 +267,11 @@ impl World {
 
     fn terms(&mut self) -> PairTerms {
         let is_away = self.fault(5);
+        let is_there = |index| {
+            index == ShareIndex::Device || self.parties.is_any_there(&party(index), self.now_ms)
+        };
         let terms = |pair: Pair| {
-            if is_away {
+            if is_away || !is_there(pair.initiator()) || !is_there(pair.responder()) {
                 return (pair, Err(Refusal::new(Code::PartyAway, "no worker answers")));
             }
             let seat = |index| Seat { party: party(index), index };
@@ -268,12 +286,19 @@ impl World {
         PairTerms::from_iter([Pair::ServicePartner, Pair::DeviceService].map(terms))
     }
 
-    fn invite(&mut self, process: usize, generation: u32, id: ActionId, seat: &Seat, session: SessionId) {
+    fn invite(
+        &mut self,
+        process: usize,
+        generation: u32,
+        id: ActionId,
+        (seat, instance): (&Seat, Option<&InstanceId>),
+        session: SessionId,
+    ) {
         let until_ms = self.now_ms + millis(self.queue.session_timeout);
         let (now_ms, is_calm) = (self.now_ms, self.is_calm());
         let key = (&seat.party, session);
-        let answer = self.parties.invite(&mut self.rng, key, (now_ms, until_ms), is_calm);
-        let accepted = || Outcome::Invited(Invited::Accepted(format!("worker{}", seat.index)));
+        let (answer, name) = self.parties.invite(&mut self.rng, key, instance, (now_ms, until_ms), is_calm);
+        let accepted = || Outcome::Invited(Invited::Accepted(name.clone()));
         let job = self
             .broker
             .sessions
@@ -281,6 +306,7 @@ impl World {
             .map(|record| JobKey { tenant: record.tenant.clone(), job: record.job });
         let outcome = match answer {
             Answer::Accepts | Answer::AcceptsLate => {
+                self.offer_soon();
                 if let Some(job) = job {
                     self.accept(session, &job);
                 }
@@ -293,7 +319,7 @@ impl World {
             Answer::Refuses(code) => {
                 Outcome::Invited(Invited::Refused { refusal: Refusal::new(code, "it refuses"), times: None })
             }
-            Answer::NoSeat => Outcome::Invited(Invited::NoWorker),
+            Answer::NoWorker => Outcome::Invited(Invited::NoWorker),
             Answer::Silent => return,
             Answer::Nonsense => {
                 Outcome::Invited(Invited::Malformed { sha256: [0; 32], reason: "nonsense".to_owned() })
@@ -301,6 +327,46 @@ impl World {
         };
         let after_ms = self.below(20);
         self.schedule(after_ms, Happening::Answer(process, generation, id, outcome));
+    }
+
+    /// The workers of whose free seats the number has changed offer them again.
+    fn offer_soon(&mut self) {
+        for worker in self.parties.changed() {
+            self.schedule(OFFER_SOON_MS, Happening::Offer { worker, again_ms: None });
+        }
+    }
+
+    /// A worker offers its seats to all processes, until every job has ended. Offers are lost.
+    pub(super) fn offer(&mut self, worker: usize, again_ms: Option<u64>) {
+        if self.is_calm() && self.is_settled() {
+            return;
+        }
+        if let Some(again_ms) = again_ms {
+            self.schedule(again_ms, Happening::Offer { worker, again_ms: Some(again_ms) });
+        }
+        let lies = self.fault(10);
+        let Some((party, instance, offered)) = self.parties.offer(worker, self.now_ms, lies) else { return };
+        for process in 0..PROCESSES {
+            let (after_ms, is_lost) = (self.delay(), self.fault(5));
+            if !is_lost {
+                let generation = self.processes[process].generation;
+                let heard = Happening::Hear(process, generation, party.clone(), instance.clone(), offered);
+                self.schedule(after_ms, heard);
+            }
+        }
+    }
+
+    /// A process with jobs in hand says so to the others.
+    pub(super) fn say_at_work(&mut self, process: usize) {
+        self.schedule(1_000, Happening::SayAtWork(process));
+        if !self.processes[process].is_up || !self.processes[process].core.is_at_work() {
+            return;
+        }
+        for other in (0..PROCESSES).filter(|other| *other != process) {
+            let (after_ms, generation) = (self.delay(), self.processes[other].generation);
+            let name = format!("o{process}").parse().unwrap();
+            self.schedule(after_ms, Happening::HearAtWork(other, generation, name));
+        }
     }
 
     /// A party takes its seat. Once both sit, the session has an outcome.
@@ -330,6 +396,7 @@ impl World {
         for index in [ShareIndex::Service, ShareIndex::Partner] {
             self.parties.leave(&party(index), session);
         }
+        self.offer_soon();
         let again = Happening::Report { session, job: job.clone(), is_signed, left: left.saturating_sub(1) };
         let drawn = self.draw_process();
         let Some(process) = drawn.filter(|_| !self.fault(5)) else {
@@ -385,6 +452,9 @@ fn name(what: &What) -> String {
         What::RemoveSession(session) => format!("remove {session}"),
         What::AskBroker => "ask-broker".to_owned(),
         What::AskParties { .. } => "ask-parties".to_owned(),
+        What::Park { party, .. } => format!("park under {party}"),
+        What::Unpark { party, most } => format!("release {most} from under {party}"),
+        What::WakeWaiting => "wake-waiting".to_owned(),
         What::AskParty(party) => format!("ask {party}"),
         What::DoubtParty { party, .. } => format!("doubt {party}"),
         What::ForgetParties { .. } => "forget-parties".to_owned(),

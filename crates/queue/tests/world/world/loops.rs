@@ -128,7 +128,7 @@ impl World {
                 line.let_go(&job.tenant, job.job, wall_ms + millis(pause));
                 self.put_back(process, permit, millis(pause));
             }
-            Looked::Nothing => {
+            Looked::Nothing | Looked::Parked => {
                 line.let_go(&job.tenant, job.job, 0);
                 let generation = self.processes[process].generation;
                 self.schedule(0, Happening::Step(process, generation, permit));
