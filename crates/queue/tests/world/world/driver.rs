@@ -11,7 +11,12 @@ use duet_queue::{
 };
 use duet_wire::{Code, Pair, Refusal, Seat, job::Evidence};
 
-use crate::{broker::Broker, jobs, parties::Answer, process::Calling};
+use crate::{
+    broker::Broker,
+    jobs::{self, REFUSED},
+    parties::Answer,
+    process::Calling,
+};
 
 use super::{Happening, MAX_QUESTIONS, World, millis, party};
 
@@ -309,7 +314,9 @@ impl World {
             return;
         }
         let drawn = if self.is_calm() { 100 } else { self.below(100) };
+        let is_refused = *job == jobs::key(REFUSED);
         let (after_ms, is_signed) = match drawn {
+            0..60 if is_refused => (50, Err(Code::PolicyRefused)),
             0..10 => return,
             10..14 => (100, Err(Code::Internal)),
             14..18 => (100, Err(Code::Locked)),
