@@ -1,5 +1,5 @@
-//! `cargo xtask world`: runs the queue's core and the parties' sessions in their seeded worlds, and
-//! shows that the worlds notice mutants.
+//! `cargo xtask world`: runs the queue's core and the parties' sessions in their seeded worlds, shows
+//! that the worlds notice mutants, and measures how long the core takes for an event.
 
 use std::{
     fs,
@@ -54,6 +54,9 @@ impl World {
     }
 }
 
+/// The measurement, in the same program.
+const TIMING: &str = "how_long_the_core_takes_for_an_event";
+
 /// Where the mutants are: patches of this tree.
 const MUTANTS: &str = "tests/mutants";
 
@@ -72,6 +75,10 @@ pub(crate) struct Options {
     /// seeds until one fails.
     #[arg(long)]
     mutants: bool,
+    /// Measure how long the core takes for an event of these seeds. Of its dependencies only those
+    /// that multiply or hash are optimised, so the shipped program is faster.
+    #[arg(long, conflicts_with_all = ["seed", "mutants"])]
+    timing: bool,
     /// Only list what is missing instead of installing it.
     #[arg(long)]
     no_install: bool,
@@ -81,6 +88,11 @@ pub(crate) fn world(options: &Options) -> Result<()> {
     install::ensure(NEEDS, options.no_install)?;
     if options.mutants {
         return mutants(options.seeds, options.world);
+    }
+    if options.timing {
+        let mut timing = cargo();
+        timing.args(["test", "--locked", "--workspace", "--test", "world", "--", "--exact", "--nocapture"]);
+        return visibly(timing.args([TIMING, "--ignored"]));
     }
     for world in World::ALL.into_iter().filter(|world| options.world.is_none_or(|only| only == *world)) {
         let (_, target, name) = world.test();

@@ -74,6 +74,9 @@ fn judge(before: &JobRecord, after: &JobRecord) {
     if before.state.is_final() && after.put_back == before.put_back {
         assert_eq!(after.state, before.state, "a job that had ended went on");
     }
+    if matches!((&before.state, &after.state), (JobState::Running { .. }, JobState::Cancelled)) {
+        assert!(after.revocation.is_some(), "a job was cancelled while it ran");
+    }
     if after.put_back != before.put_back {
         assert!(matches!(before.state, JobState::Failed { .. }), "no dead letter was put back");
     }

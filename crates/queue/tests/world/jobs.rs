@@ -23,6 +23,9 @@ use duet_wire::{
 /// The wallet of all jobs.
 pub(crate) const WALLET: WalletId = WalletId([7; 32]);
 
+/// The job that parties often refuse for good, and that an operator soon puts back.
+pub(crate) const REFUSED: u64 = 1;
+
 /// The job that only the owner's device can sign.
 pub(crate) const OWNERS: u64 = 2;
 

@@ -17,12 +17,20 @@ mod timing;
 mod trace;
 mod world;
 
-use std::env;
+use std::{
+    env,
+    panic::catch_unwind,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
 
 use self::{timing::Timing, world::World};
 
 /// How many seeds the test command runs.
 const SEEDS: u64 = 8_000;
+
+/// How many seeds run at once. None knows of another.
+const THREADS: usize = 2;
 
 /// Runs one seed. Returns the hash of its trace.
 fn run(seed: u64, is_shown: bool) -> u64 {
@@ -41,10 +49,26 @@ fn every_accepted_job_ends_once_whatever_the_broker_and_the_parties_do() {
         println!("seed {seed}: trace {:016x}", run(seed, true));
         return;
     }
-    for seed in 0..number("DUET_WORLD_SEEDS").unwrap_or(SEEDS) {
-        if std::panic::catch_unwind(|| run(seed, false)).is_err() {
-            panic!("seed {seed} fails: cargo xtask world --world queue --seed {seed}");
+    let seeds = number("DUET_WORLD_SEEDS").unwrap_or(SEEDS);
+    let failed = AtomicU64::new(u64::MAX);
+    thread::scope(|scope| {
+        for first in 0..THREADS as u64 {
+            let (seeds, failed) = (first..seeds, &failed);
+            scope.spawn(move || {
+                for seed in seeds.step_by(THREADS) {
+                    if seed > failed.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    if catch_unwind(|| run(seed, false)).is_err() {
+                        failed.fetch_min(seed, Ordering::Relaxed);
+                    }
+                }
+            });
         }
+    });
+    let seed = failed.into_inner();
+    if seed < seeds {
+        panic!("seed {seed} fails: cargo xtask world --world queue --seed {seed}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! The clients: they submit, submit again, change their minds, cancel and revoke. The owner approves
-//! and rejects. An operator puts dead letters back.
+//! The clients: they submit, submit again, change their minds, cancel and revoke. The owner
+//! approves and rejects. An operator puts dead letters back.
 
 use duet_queue::{
     actions::{Begun, NotBegun, Reply, Request},
@@ -10,7 +10,7 @@ use duet_wire::{Code, JobRecord, JobState, Manifest, Priority, Refusal, error::C
 
 use crate::{
     clients::{Client, Deed},
-    jobs::{self, OWNERS, TWINS, Variant},
+    jobs::{self, OWNERS, REFUSED, TWINS, Variant},
     process::Calling,
 };
 
@@ -40,6 +40,9 @@ impl World {
             if self.below(100) < 70 {
                 self.will_ask(8_000, 60_000, client(Deed::PutBack, 6));
             }
+        }
+        for _ in 0..4 {
+            self.will_ask(1_000, 2_000, Client { number: REFUSED, deed: Deed::PutBack, left: 30 });
         }
         self.will_ask(1_000, 20_000, Client { number: OWNERS, deed: Deed::Approve, left: u32::MAX });
         if self.below(100) < 20 {
@@ -186,6 +189,9 @@ impl World {
             }
             Deed::PutBack => {
                 assert!(record.put_back.is_some());
+                if record.id == jobs::key(REFUSED).job {
+                    self.will_ask(200, 1_000, Client { number: REFUSED, deed, left: 30 });
+                }
                 if record.id == jobs::key(OWNERS).job {
                     let owner = Client { number: OWNERS, deed: Deed::Approve, left: u32::MAX };
                     self.schedule(AGAIN_MS, Happening::Client(owner));

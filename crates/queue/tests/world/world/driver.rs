@@ -11,7 +11,12 @@ use duet_queue::{
 };
 use duet_wire::{Code, InstanceId, Pair, Refusal, Seat, job::Evidence};
 
-use crate::{broker::Broker, jobs, parties::Answer, process::Calling};
+use crate::{
+    broker::Broker,
+    jobs::{self, REFUSED},
+    parties::Answer,
+    process::Calling,
+};
 
 use super::{Happening, MAX_QUESTIONS, OFFER_SOON_MS, World, millis, party};
 
@@ -228,12 +233,7 @@ impl World {
     }
 
     /// Stores a version of a job, and has every process learn of it.
-    fn write(
-        &mut self,
-        process: usize,
-        job: &JobKey,
-        store: impl FnOnce(&mut Broker) -> Written,
-    ) -> Outcome {
+    fn write(&mut self, process: usize, job: &JobKey, store: impl FnOnce(&mut Broker) -> Written) -> Outcome {
         let (written, is_stored) = self.unsure(store);
         if is_stored {
             let version = self.broker.jobs[job].last().unwrap().clone();
@@ -267,9 +267,8 @@ impl World {
 
     fn terms(&mut self) -> PairTerms {
         let is_away = self.fault(5);
-        let is_there = |index| {
-            index == ShareIndex::Device || self.parties.is_any_there(&party(index), self.now_ms)
-        };
+        let is_there =
+            |index| index == ShareIndex::Device || self.parties.is_any_there(&party(index), self.now_ms);
         let terms = |pair: Pair| {
             if is_away || !is_there(pair.initiator()) || !is_there(pair.responder()) {
                 return (pair, Err(Refusal::new(Code::PartyAway, "no worker answers")));
@@ -376,7 +375,9 @@ impl World {
             return;
         }
         let drawn = if self.is_calm() { 100 } else { self.below(100) };
+        let is_refused = *job == jobs::key(REFUSED);
         let (after_ms, is_signed) = match drawn {
+            0..60 if is_refused => (50, Err(Code::PolicyRefused)),
             0..10 => return,
             10..14 => (100, Err(Code::Internal)),
             14..18 => (100, Err(Code::Locked)),
