@@ -92,7 +92,8 @@ pub(crate) fn world(options: &Options) -> Result<()> {
     if options.timing {
         let mut timing = cargo();
         timing.args(["test", "--locked", "--workspace", "--test", "world", "--", "--exact", "--nocapture"]);
-        return visibly(timing.args([TIMING, "--ignored"]));
+        timing.args([TIMING, "--ignored"]).env("DUET_WORLD_SEEDS", options.seeds.to_string());
+        return visibly(&mut timing);
     }
     for world in World::ALL.into_iter().filter(|world| options.world.is_none_or(|only| only == *world)) {
         let (_, target, name) = world.test();

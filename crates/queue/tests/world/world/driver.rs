@@ -18,7 +18,7 @@ use crate::{
     process::Calling,
 };
 
-use super::{Happening, MAX_QUESTIONS, OFFER_SOON_MS, World, millis, party};
+use super::{Happening, MAX_QUESTIONS, OFFER_SOON_MS, PROCESSES, World, millis, party};
 
 impl World {
     pub(super) fn act(&mut self, process: usize, action: Action) {
