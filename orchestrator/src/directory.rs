@@ -338,8 +338,8 @@ impl Directory {
         facts
     }
 
-    /// The facts about `wallet`. Of the parties whose answers are not known, those that are `silent`
-    /// are not asked.
+    /// The facts about `wallet`. Of the parties whose answers are not known, those in `silent` are
+    /// not asked.
     async fn wallet_besides(&self, wallet: WalletId, mut silent: BTreeMap<PartyId, Answer>) -> WalletFacts {
         match self.remembered(wallet) {
             Some(facts) if facts.is_complete() => facts,

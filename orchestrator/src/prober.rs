@@ -4,7 +4,7 @@
 //! - Until the party has answered, one question is under way at a time, and after that a bounded
 //!   number.
 //! - A party that does not answer is silent. Jobs in the queue read that ([`Prober::silence`]) and
-//!   ask nothing. Whoever asks for a person who waits shares one question with all others who do.
+//!   ask nothing. Callers for whom a person waits ask all the same, and share one question.
 //! - One task asks a silent party again, with pauses that double, until it answers. It asks at once
 //!   when a worker of the party offers seats.
 //!
@@ -105,7 +105,8 @@ impl Prober {
         self.state().silence.as_ref().map(|(refusal, _)| refusal.clone())
     }
 
-    /// Asks about a wallet, or joins a caller that does. A silent party is asked too: it may be back.
+    /// Asks about a wallet, or joins a caller that does. A silent party is asked too, because it may
+    /// be back.
     ///
     /// # Errors
     /// Why there is no answer.

@@ -40,7 +40,7 @@ async fn ready(stack: &Stack, wallet: &Wallet, epoch: u64) -> Value {
             let answer = reqwest::get(format!("{}/readyz", stack.api_url())).await.unwrap();
             let is_ready = answer.status().is_success();
             last = answer.json().await.unwrap();
-            if is_ready && last["broker_epoch"] == epoch {
+            if is_ready && last.get("broker_epoch").is_some_and(|shown| *shown == epoch) {
                 return;
             }
         }

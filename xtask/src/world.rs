@@ -1,5 +1,5 @@
-//! `cargo xtask world`: runs the queue's core and the parties' sessions in their seeded worlds, shows
-//! that the worlds notice mutants, and measures how long the core takes for an event.
+//! `cargo xtask world`: runs the queue's core and the parties' sessions in their seeded worlds,
+//! shows that the worlds notice mutants, and measures how long the core takes for an event.
 
 use std::{
     fs,

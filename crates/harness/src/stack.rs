@@ -336,7 +336,7 @@ impl Stack {
         let kept = kept_folder(&program, &format!("stack-{kinds}"), async |folder| {
             let mut stack = Box::pin(Self::start()).await?;
             let wallet = stack.create_wallet(DEVICE, kinds).await?;
-            // Their stores are copied, so nobody may be writing.
+            // Their stores are copied, so they may not be writing.
             stack.service.stop().await?;
             stack.partner.stop().await?;
             fs::remove_dir_all(stack.directory().join("logs"))?;
