@@ -105,8 +105,8 @@ impl Prober {
         self.state().silence.as_ref().map(|(refusal, _)| refusal.clone())
     }
 
-    /// Asks about a wallet, or joins a caller that does. A silent party is asked too, because it may
-    /// be back.
+    /// Asks about a wallet, or joins a caller that does. A silent party is asked too: it may be
+    /// back.
     ///
     /// # Errors
     /// Why there is no answer.
