@@ -105,7 +105,7 @@ async fn a_party_without_workers__should_use_up_no_attempt() {
     let orchestrator = rig.start().await;
     let job = rig.accepted(&orchestrator.url, &rig.request("restart", BACKEND)).await;
     // Twice as many as a job has attempts.
-    let waiting = rig.sees(&orchestrator.url, &job, |view| times(view, Code::Overloaded) >= 12).await;
+    let waiting = rig.sees(&orchestrator.url, &job, |view| times(view, Code::NoSeat) >= 12).await;
     assert_eq!(waiting.history.len(), 1, "{:?}", waiting.history);
     rig.partner.come_back().await;
     assert_eq!(rig.settled(&orchestrator.url, &job).await.state, JobStateName::Signed);
