@@ -297,7 +297,10 @@ impl Orchestrator {
         match note {
             Note::Accepted(record, request) => self.note_accepted(&record, &request),
             Note::PutBack(record) => self.note_put_back(&record),
-            Note::RequesterAhead(ahead_ms) => self.metrics.requester_skew(ahead_ms),
+            Note::RequesterAhead(ahead_ms) => {
+                tracing::warn!(ahead_ms, "clocks differ: a request was issued later than now");
+                self.metrics.requester_skew(ahead_ms);
+            }
             Note::NotSwept(job, error) => {
                 tracing::debug!(%job, %error, "not swept; the next sweep tries again");
             }
