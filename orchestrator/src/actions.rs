@@ -17,7 +17,7 @@ use duet_queue::{
     verified::VerifiedRequest,
 };
 use duet_wire::{
-    Code, Invitation, InvitationReply, JobRecord, Pair, Refusal, Release,
+    Code, Invitation, InvitationReply, JobRecord, Refusal, Release,
     progress::{Progress, Step},
     remembered::{ISSUED_AT_HEADER, REMEMBERED_HEADER},
 };
@@ -164,7 +164,7 @@ impl Orchestrator {
             Answers::OfPresent => self.directory.wallet_to_sign(wallet).await,
             Answers::New => self.directory.wallet_anew(wallet).await,
         };
-        Pair::ALL.into_iter().map(|pair| (pair, facts.terms(pair))).collect()
+        facts.pair_terms()
     }
 
     /// What the wallet's parties say of a request.
@@ -181,7 +181,7 @@ impl Orchestrator {
             is_tenants: facts.belongs_to(&request.tenant),
             permission: facts.allows(requester, request.payload.kind()),
             path: facts.derivable(&request.path),
-            terms: Pair::ALL.into_iter().map(|pair| (pair, facts.terms(pair))).collect(),
+            terms: facts.pair_terms(),
         }
     }
 

@@ -17,7 +17,10 @@ use duet_protocol::{
     ids::{PartyId, ShareIndex, WalletId},
     public_key::{ChainCode, DerivationPath, PublicKey},
 };
-use duet_queue::{intake::unknown_wallet, terms::Terms};
+use duet_queue::{
+    intake::unknown_wallet,
+    terms::{PairTerms, Terms},
+};
 use duet_wire::{
     Code, Pair, PayloadKindTag, Refusal, Seat, TenantId, WalletInfo,
     card_request::{CardReply, CardRequest, MAX_WALLETS_PER_PAGE},
@@ -203,6 +206,11 @@ impl WalletFacts {
         let paillier_key = key.paillier_key;
         let (initiator, responder_seat) = seats;
         Ok(Terms { epoch: responder.epoch, paillier_key, initiator, responder: responder_seat })
+    }
+
+    /// [`Self::terms`] of each pair.
+    pub(crate) fn pair_terms(&self) -> PairTerms {
+        Pair::ALL.into_iter().map(|pair| (pair, self.terms(pair))).collect()
     }
 
     /// The key that a signature of `pair` verifies under: the wallet's child at `path`, as the
