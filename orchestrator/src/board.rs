@@ -95,6 +95,8 @@ struct Jobs {
     recent: LruCache<Key, Snapshot>,
     /// The jobs whose records only a later release can read.
     left_to_later: HashSet<Key>,
+    /// How often the board was cleared.
+    cleared: u64,
 }
 
 impl Jobs {
@@ -111,6 +113,7 @@ impl Jobs {
             watched: HashMap::new(),
             recent: LruCache::new(MAX_RECENT),
             left_to_later: HashSet::new(),
+            cleared: 0,
         }
     }
 
@@ -161,9 +164,15 @@ pub(crate) struct Board {
     jobs: Mutex<Jobs>,
     /// Changes when a job becomes ready to start.
     freed: watch::Sender<()>,
+    /// Whether the board holds every job that the bucket held when it was last filled anew.
+    filled: watch::Sender<bool>,
     longest_pause_ms: u64,
     clock: Clock,
 }
+
+/// One filling of the board. [`Board::clear`] makes it void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Filling(u64);
 
 /// A job that this process works on. Dropping it releases the job.
 pub(crate) struct Held {
@@ -234,7 +243,13 @@ impl Board {
     /// whatever the time: the clock that noted it may have been ahead.
     pub(crate) fn new(max_in_hand_per_tenant: usize, longest_pause: Duration, clock: Clock) -> Self {
         let jobs = Mutex::new(Jobs::new(max_in_hand_per_tenant));
-        Self { jobs, freed: watch::Sender::new(()), longest_pause_ms: whole_millis(longest_pause), clock }
+        Self {
+            jobs,
+            freed: watch::Sender::new(()),
+            filled: watch::Sender::new(false),
+            longest_pause_ms: whole_millis(longest_pause),
+            clock,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Jobs> {
@@ -349,11 +364,37 @@ impl Board {
     pub(crate) fn clear(&self) {
         let mut jobs = self.lock();
         jobs.left_to_later.clear();
+        jobs.cleared += 1;
+        self.filled.send_replace(false);
         let keys: Vec<Key> = jobs.all.keys().cloned().collect();
         drop(jobs);
         for key in keys {
             self.remove(&key);
         }
+    }
+
+    /// Begins to fill the board from a watch of the bucket.
+    pub(crate) fn begin_filling(&self) -> Filling {
+        Filling(self.lock().cleared)
+    }
+
+    /// Notes that `filling` has recorded every job of the bucket, unless the board was cleared
+    /// since it began.
+    pub(crate) fn note_filled(&self, filling: Filling) {
+        let jobs = self.lock();
+        if jobs.cleared == filling.0 {
+            self.filled.send_replace(true);
+        }
+        drop(jobs);
+    }
+
+    /// Waits until the board holds the jobs of the bucket.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn until_filled(&self) {
+        // The board outlives this call, and the sender with it.
+        self.filled.subscribe().wait_for(|filled| *filled).await.ok();
     }
 
     /// Records that a job's entry is gone.
@@ -491,6 +532,8 @@ mod tests {
         unknown::UnknownName,
     };
 
+    use futures::FutureExt as _;
+
     use super::*;
 
     fn tenant() -> TenantId {
@@ -571,6 +614,22 @@ mod tests {
         board.leave_to_later(&key);
         board.clear();
         assert_eq!(board.left_to_later(), 0);
+    }
+
+    #[test]
+    fn a_filling_from_before_the_board_was_cleared_fills_it_no_more() {
+        let board = Board::new(4, Duration::from_secs(15), Clock::default());
+        let is_filled = || board.until_filled().now_or_never().is_some();
+        let before = board.begin_filling();
+        assert!(!is_filled());
+        board.note_filled(before);
+        assert!(is_filled());
+        board.clear();
+        assert!(!is_filled());
+        board.note_filled(before);
+        assert!(!is_filled());
+        board.note_filled(board.begin_filling());
+        assert!(is_filled());
     }
 
     #[test]

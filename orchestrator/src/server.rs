@@ -460,9 +460,13 @@ async fn follow(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
     let watching = async {
         loop {
             lost.mark_unchanged();
+            let filling = orchestrator.board.begin_filling();
             match bucket.watch(&Pattern::everything()).await {
                 Ok(mut watcher) => {
                     loop {
+                        if watcher.is_current() {
+                            orchestrator.board.note_filled(filling);
+                        }
                         let change = tokio::select! {
                             change = watcher.next() => change,
                             // A watch of a lost bucket reports nothing more, and nothing about its

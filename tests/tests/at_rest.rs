@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::{fs, iter::successors, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use duet_chaos::{databases, signers};
@@ -355,17 +355,21 @@ fn label(number: u32) -> RecordLabel {
 /// After each kill, the store and every record must open with one of the two key files. Returns the
 /// number of kills.
 async fn change_and_kill(duet: &Duet, folder: &Path, open: impl AsyncFn() -> Arc<dyn ShareStore>) -> u32 {
-    // Five of the batches in which a store wraps records anew. The delays grow step by step, so the
-    // time of the test grows with the square of this number.
+    // Five of the batches in which a store wraps records anew.
     const RECORDS: u32 = 2_500;
     let (old, new) = (folder.join("seal.key"), folder.join("new.key"));
     let store = open().await;
     fill(Arc::clone(&store), &old, RECORDS).await.unwrap();
     store.close().await;
+    let change = |file: &Path| {
+        let arguments = ["party", "rewrap", "--new-store-key", "--new-key-file", &shown(file)];
+        duet.command(&arguments).unwrap().spawn().unwrap()
+    };
     let mut killed = 0;
-    for delay in (1..).map(|step| Duration::from_millis(40 * step)) {
-        let arguments = ["party", "rewrap", "--new-store-key", "--new-key-file", &shown(&new)];
-        let mut process = duet.command(&arguments).unwrap().spawn().unwrap();
+    // Each delay is longer by a part of the one before, so that deaths fall into each part of the
+    // work on a quick machine and on a slow one.
+    for delay in successors(Some(Duration::from_millis(20)), |delay| Some(delay.mul_f64(1.15))) {
+        let mut process = change(&new);
         // This does not wait for anything: it ends the process at any point of its work.
         let ended = tokio::time::timeout(delay, process.wait()).await;
         if ended.is_err() {
@@ -403,7 +407,7 @@ async fn a_process_that_is_killed_while_it_changes_a_stores_key__should_leave_it
         Arc::new(store) as Arc<dyn ShareStore>
     })
     .await;
-    ensure!(killed > 2, "it was killed {killed} times");
+    ensure!(killed > 9, "it was killed {killed} times");
 
     let directory = tempfile::tempdir()?;
     party = PartyFolder::new(directory.path(), "partner");
@@ -415,6 +419,6 @@ async fn a_process_that_is_killed_while_it_changes_a_stores_key__should_leave_it
         Arc::new(PostgresStore::open(&options).await.unwrap()) as Arc<dyn ShareStore>
     })
     .await;
-    ensure!(killed > 2, "it was killed {killed} times");
+    ensure!(killed > 9, "it was killed {killed} times");
     Ok(())
 }

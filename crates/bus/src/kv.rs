@@ -540,10 +540,13 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
     /// # Errors
     /// [`ReadError::Unavailable`].
     pub async fn watch(&self, pattern: &Pattern) -> Result<Watcher<T>, ReadError> {
-        let watch = self.store.watch_with_history(&pattern.0).await.map_err(|error| {
-            ReadError::Unavailable { bucket: self.store.name.clone(), reason: error.to_string() }
-        })?;
-        Ok(Watcher { watch, bucket: self.clone() })
+        let unavailable = |reason: String| ReadError::Unavailable { bucket: self.store.name.clone(), reason };
+        let watch = self.store.watch_with_history(&pattern.0).await;
+        let watch = watch.map_err(|error| unavailable(error.to_string()))?;
+        // The watch exists. So of what the bucket holds now nothing is missed, and the last entry
+        // says that no other is left. Where there is nothing, nothing says so.
+        let now = self.store.stream.get_info().await.map_err(|error| unavailable(error.to_string()))?;
+        Ok(Watcher { watch, bucket: self.clone(), is_current: now.state.messages == 0 })
     }
 
     /// Yields the changes after this call that match `pattern`.
@@ -555,7 +558,7 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
             bucket: self.store.name.clone(),
             reason: error.to_string(),
         })?;
-        Ok(Watcher { watch, bucket: self.clone() })
+        Ok(Watcher { watch, bucket: self.clone(), is_current: true })
     }
 
     fn parse(&self, key: &str, bytes: &[u8]) -> Result<T, ReadError> {
@@ -620,6 +623,7 @@ impl<T> Bucket<T> {
 pub struct Watcher<T> {
     watch: kv::Watch,
     bucket: Bucket<T>,
+    is_current: bool,
 }
 
 impl<T> fmt::Debug for Watcher<T> {
@@ -629,6 +633,12 @@ impl<T> fmt::Debug for Watcher<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> Watcher<T> {
+    /// Whether everything was returned that the bucket held when the watch began. Of a watch whose
+    /// pattern matches none of the bucket's last entries it may stay `false`.
+    pub const fn is_current(&self) -> bool {
+        self.is_current
+    }
+
     /// The next change; `None` when the watch has ended.
     ///
     /// # Errors
@@ -648,6 +658,7 @@ impl<T: Serialize + DeserializeOwned> Watcher<T> {
                 }));
             }
         };
+        self.is_current |= entry.seen_current;
         let value = match entry.operation {
             Operation::Put => match self.bucket.parse(&entry.key, &entry.value) {
                 Ok(value) => Some(value),

@@ -8,7 +8,7 @@ use duet_wire::Code;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::ApiError;
+use super::{ApiError, jobs::require_filled};
 use crate::{orchestrator::Orchestrator, stores};
 
 /// How long the broker may take to answer a readiness check.
@@ -56,7 +56,7 @@ pub(super) async fn alive(State(orchestrator): State<Arc<Orchestrator>>) -> Json
 }
 
 /// `GET /readyz`: the broker is reachable and safe, this machine's clock is not far off the
-/// broker's, and streams and buckets are there.
+/// broker's, streams and buckets are there, and this process knows the jobs in them.
 pub(super) async fn ready(State(orchestrator): State<Arc<Orchestrator>>) -> Result<Json<Health>, ApiError> {
     let bus = &orchestrator.bus;
     if !bus.is_connected() {
@@ -77,6 +77,7 @@ pub(super) async fn ready(State(orchestrator): State<Arc<Orchestrator>>) -> Resu
         tracing::warn!(%error, "not ready");
         return Err(ApiError::new(Code::StorageUnavailable, "a stream or bucket is out of reach"));
     }
+    require_filled(&orchestrator).await?;
     let broker = if orchestrator.broker.is_trusted() { "trusted" } else { "safe" };
     let stores = &orchestrator.stores;
     Ok(Json(Health {

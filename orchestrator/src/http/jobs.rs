@@ -1,5 +1,6 @@
 //! Jobs: submit, show, list, cancel.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use axum::{
@@ -24,6 +25,7 @@ use duet_wire::{
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use super::{ApiError, Caller, bad_query};
 use crate::{
@@ -40,6 +42,9 @@ pub(super) const MAX_PAGE: usize = 200;
 
 /// How many of a page's records are fetched at a time.
 const FETCH_CONCURRENCY: usize = 16;
+
+/// How long a caller waits for an orchestrator that is reading the queue from the broker.
+const FILL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A header whose value is `N` bytes in hexadecimal.
 fn hex_header<const N: usize>(headers: &HeaderMap, name: &str) -> Result<[u8; N], ApiError> {
@@ -217,6 +222,19 @@ pub(super) struct PageQuery {
     pub(super) limit: Option<usize>,
 }
 
+/// Waits until this process knows the jobs of the bucket.
+///
+/// # Errors
+/// When it still reads them after two seconds.
+pub(super) async fn require_filled(orchestrator: &Orchestrator) -> Result<(), ApiError> {
+    timeout(FILL_DEADLINE, orchestrator.board.until_filled()).await.map_err(|_| {
+        ApiError::new(
+            Code::StorageUnavailable,
+            "this orchestrator is still reading the queue from the broker; try again",
+        )
+    })
+}
+
 /// A page of the tenant's jobs, newest first.
 pub(super) async fn page(
     orchestrator: &Arc<Orchestrator>,
@@ -225,6 +243,7 @@ pub(super) async fn page(
 ) -> Result<Json<JobPage>, ApiError> {
     let after = query.after.as_deref().map(job_id).transpose()?;
     let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+    require_filled(orchestrator).await?;
     let (keys, more) = orchestrator
         .board
         .list(tenant, query.state, after, limit)
