@@ -108,6 +108,8 @@ pub(crate) struct Counts {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     pub(crate) skipped: u64,
+    /// Of the passed ones, those that failed once and passed when they ran again.
+    pub(crate) flaky: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -115,6 +117,7 @@ impl std::ops::AddAssign for Counts {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.flaky += other.flaky;
     }
 }
 
@@ -125,7 +128,7 @@ impl Counts {
         let mut counts = Self::default();
         let nextest = line.trim_start().strip_prefix("Summary [").and_then(|rest| rest.split_once(':'));
         if let Some(result) = line.strip_prefix("test result: ").or(nextest.map(|(_, result)| result)) {
-            for part in result.split([';', '.', ',']) {
+            for part in result.split([';', '.', ',', '(']) {
                 let mut words = part.split_whitespace();
                 let (Some(number), Some(word)) =
                     (words.next().and_then(|word| word.parse().ok()), words.next())
@@ -136,6 +139,7 @@ impl Counts {
                     "passed" => counts.passed = number,
                     "failed" | "timed" => counts.failed += number,
                     "ignored" | "skipped" => counts.skipped = number,
+                    "flaky)" => counts.flaky = number,
                     _ => {}
                 }
             }
@@ -196,10 +200,12 @@ mod unit_tests {
     #[test]
     fn closing_lines_are_counted() {
         let cargo = "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 3 filtered out; finished in 0.53s";
-        assert_eq!(Counts::of_line(cargo), Counts { passed: 12, failed: 1, skipped: 2 });
-        let nextest = "     Summary [ 577.214s] 526/617 tests run: 523 passed (1 slow), 2 failed, 1 timed out, 4 skipped";
-        assert_eq!(Counts::of_line(nextest), Counts { passed: 523, failed: 3, skipped: 4 });
-        assert_eq!(Counts::of_line("# pass 5"), Counts { passed: 5, failed: 0, skipped: 0 });
+        assert_eq!(Counts::of_line(cargo), Counts { passed: 12, failed: 1, skipped: 2, flaky: 0 });
+        let nextest = "     Summary [ 577.214s] 526/617 tests run: 523 passed (1 slow, 2 flaky), 2 failed, 1 timed out, 4 skipped";
+        assert_eq!(Counts::of_line(nextest), Counts { passed: 523, failed: 3, skipped: 4, flaky: 2 });
+        let one = "     Summary [   7.214s] 5 tests run: 5 passed (1 flaky), 0 skipped";
+        assert_eq!(Counts::of_line(one), Counts { passed: 5, failed: 0, skipped: 0, flaky: 1 });
+        assert_eq!(Counts::of_line("# pass 5"), Counts { passed: 5, failed: 0, skipped: 0, flaky: 0 });
         assert_eq!(Counts::of_line("# Subtest: pass 5"), Counts::default());
         assert_eq!(Counts::of_line("test a::b ... ok"), Counts::default());
     }

@@ -42,9 +42,9 @@ impl Report {
 
     /// The report as one line, for [`Self::parse`].
     pub(super) fn line(&self) -> String {
-        let Counts { passed, failed, skipped } = self.counts;
+        let Counts { passed, failed, skipped, flaky } = self.counts;
         let (name, millis) = (self.suite.name(), self.duration.as_millis());
-        format!("{name} {millis} {passed} {failed} {skipped} {}\n", self.is_ok)
+        format!("{name} {millis} {passed} {failed} {skipped} {flaky} {}\n", self.is_ok)
     }
 
     /// Whether the suite `suite` ran and succeeded.
@@ -57,7 +57,7 @@ impl Report {
         let suite = Suite::from_str(words.next()?, true).ok()?;
         let mut number = || words.next()?.parse::<u64>().ok();
         let duration = Duration::from_millis(number()?);
-        let counts = Counts { passed: number()?, failed: number()?, skipped: number()? };
+        let counts = Counts { passed: number()?, failed: number()?, skipped: number()?, flaky: number()? };
         Some(Self { suite, duration, counts, is_ok: words.next()? == "true" })
     }
 }
@@ -118,7 +118,11 @@ pub(super) fn summary(reports: &[Report], elapsed: Duration) -> Result<()> {
             0 => String::new(),
             _ => format!("  {} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped),
         };
-        println!("{:<8} {word:<7} {:>13}{tests}{over}", suite.name(), human(*duration));
+        let again = match counts.flaky {
+            0 => String::new(),
+            flaky => format!("  {flaky} passed only when run again"),
+        };
+        println!("{:<8} {word:<7} {:>13}{tests}{again}{over}", suite.name(), human(*duration));
         sum += *counts;
     }
     println!("{:<8} {:<7} {:>13}", "total", "", human(elapsed));
@@ -138,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_report_is_read_as_it_was_written() {
-        let counts = Counts { passed: 5, failed: 1, skipped: 2 };
+        let counts = Counts { passed: 5, failed: 1, skipped: 2, flaky: 3 };
         let duration = Duration::from_millis(1234);
         let written = Report { suite: Suite::Browser, duration, counts, is_ok: false };
         let read = Report::parse(written.line().trim_end()).unwrap();
