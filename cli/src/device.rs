@@ -1,11 +1,15 @@
 //! The owner's device on this machine: its store below `--home`, and the printed form of its
 //! wallets.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::PathBuf,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use alloy_primitives::Address;
 use clap::Args;
-use duet_party::{culprits, device::Device};
+use duet_party::{Context, culprits, device::Device};
 use duet_wire::{
     PayloadKindTag, WalletInfo,
     wallet::{InitiatorState, WalletStatus},
@@ -15,6 +19,7 @@ use serde::Serialize;
 use crate::{
     config::{HomeOptions, SealOptions},
     error::CliError,
+    request::WalletName,
     secrets::PassphraseUse,
     share_store::OpenStore,
 };
@@ -60,18 +65,26 @@ impl DeviceOptions {
         Ok(Device::open(OpenStore::open_file(store, &self.seal).await?.context).await?)
     }
 
+    /// Opens the device's store, or creates one that is no device yet.
+    ///
+    /// # Errors
+    /// When it cannot be written, or when the key does not open it.
+    pub(crate) async fn store_or_make(&self) -> Result<Context, CliError> {
+        let file = self.store_file()?;
+        let usage = if file.exists() { PassphraseUse::Enter } else { PassphraseUse::Choose };
+        let source = self.seal.source(usage)?;
+        Ok(OpenStore::create_file(&file, source.as_ref()).await?.context)
+    }
+
     /// Opens the device, or creates it.
     ///
     /// # Errors
     /// When it cannot be written, or when the key does not open it.
     pub(crate) async fn open_or_make(&self) -> Result<Device, CliError> {
-        let file = self.store_file()?;
-        let usage = if file.exists() { PassphraseUse::Enter } else { PassphraseUse::Choose };
-        let source = self.seal.source(usage)?;
-        let store = OpenStore::create_file(&file, source.as_ref()).await?;
+        let context = self.store_or_make().await?;
         let party = DEVICE.parse().map_err(|error| CliError::internal(format!("{error}")))?;
-        match Device::set_up(store.context.clone(), party).await {
-            Err(error) if error.code() == duet_wire::Code::Conflict => Ok(Device::open(store.context).await?),
+        match Device::set_up(context.clone(), party).await {
+            Err(error) if error.code() == duet_wire::Code::Conflict => Ok(Device::open(context).await?),
             made => Ok(made?),
         }
     }
@@ -99,16 +112,26 @@ pub(crate) struct WalletReport {
     failures: u32,
     /// Whether the owner should move its funds to a new wallet.
     move_funds: bool,
+    /// When a backup file of it was last opened on this machine, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup_opened_at_ms: Option<u64>,
 }
 
 impl WalletReport {
-    /// A wallet, with what locked keys may have cost it.
+    /// A wallet, with what locked keys may have cost it and when its backup was last opened.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(crate) async fn with_losses(device: &Device, wallet: &WalletInfo) -> Result<Self, CliError> {
+    pub(crate) async fn in_full(device: &Device, wallet: &WalletInfo) -> Result<Self, CliError> {
         let loss = culprits::loss(device.context(), wallet.id).await?;
-        Ok(Self { failures: loss.failures, move_funds: loss.should_move_funds(), ..Self::from(wallet) })
+        let backup_opened_at_ms = device.backup_opened_at_ms(wallet.id).await?;
+        let report = Self::from(wallet);
+        Ok(Self {
+            failures: loss.failures,
+            move_funds: loss.should_move_funds(),
+            backup_opened_at_ms,
+            ..report
+        })
     }
 }
 
@@ -119,7 +142,9 @@ impl From<&WalletInfo> for WalletReport {
             "pending"
         } else if states().any(|state| state == InitiatorState::Locked) {
             "locked"
-        } else if states().any(|state| state == InitiatorState::NeedsRotation) {
+        } else if wallet.initiates.is_empty() || states().any(|state| state == InitiatorState::NeedsRotation)
+        {
+            // A wallet from a backup file has no Paillier key at all.
             "needs_rotation"
         } else {
             "ready"
@@ -142,8 +167,22 @@ impl From<&WalletInfo> for WalletReport {
                 .collect(),
             failures: 0,
             move_funds: false,
+            backup_opened_at_ms: None,
         }
     }
+}
+
+/// The wallet on this device that `name` identifies.
+///
+/// # Errors
+/// When no wallet matches, or several do.
+pub(crate) async fn pick(device: &Device, name: Option<&WalletName>) -> Result<WalletInfo, CliError> {
+    WalletName::pick(name, device.wallets().await?, |wallet| (wallet.id, wallet.address))
+}
+
+/// Milliseconds since 1970 as a date and time of day.
+fn moment(ms: u64) -> impl fmt::Display {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms))
 }
 
 impl fmt::Display for WalletReport {
@@ -159,6 +198,13 @@ impl fmt::Display for WalletReport {
         )?;
         for requester in &self.requesters {
             write!(f, "\n  request key {}", requester.key)?;
+        }
+        match self.backup_opened_at_ms {
+            Some(at) => write!(f, "\n  a backup file of it was last opened here at {}", moment(at))?,
+            None => f.write_str(
+                "\n  no backup file of it was opened here yet (`duet wallet backup`): without one, this machine's share is lost \
+                 with this machine",
+            )?,
         }
         if self.failures > 0 {
             write!(f, "\n  {} of its Paillier keys were locked after bad signatures", self.failures)?;

@@ -20,9 +20,19 @@ use crate::{
     secrets::{self, PassphraseUse},
 };
 
-/// The variable of the passphrase, and of the one that replaces it.
-const PASSPHRASE: &str = "DUET_PASSPHRASE";
-const NEW_PASSPHRASE: &str = "DUET_NEW_PASSPHRASE";
+/// The passphrase of a share store.
+const PASSPHRASE: secrets::Passphrase = secrets::Passphrase {
+    of: "the share store",
+    variable: "DUET_PASSPHRASE",
+    remedy: "Give --key-file, --key-credential, --passphrase-file or --vault-key, or set DUET_PASSPHRASE.",
+};
+
+/// The passphrase that replaces it.
+const NEW_PASSPHRASE: secrets::Passphrase = secrets::Passphrase {
+    of: "the share store",
+    variable: "DUET_NEW_PASSPHRASE",
+    remedy: "Give --new-passphrase-file, or set DUET_NEW_PASSPHRASE.",
+};
 
 /// What will open a share store after `rewrap`.
 #[derive(Debug, Clone, Args)]
@@ -62,7 +72,7 @@ impl SealOptions {
         if let Some(key) = &self.vault_key {
             return self.vault.transit(key);
         }
-        secrets::passphrase(self.passphrase_file.as_ref(), PASSPHRASE, usage).map(stretched)
+        secrets::passphrase(self.passphrase_file.as_ref(), &PASSPHRASE, usage).map(stretched)
     }
 }
 
@@ -85,7 +95,7 @@ impl NewSealOptions {
             return Ok(None);
         }
         let file = self.new_passphrase_file.as_ref();
-        secrets::passphrase(file, NEW_PASSPHRASE, PassphraseUse::Choose).map(stretched).map(Some)
+        secrets::passphrase(file, &NEW_PASSPHRASE, PassphraseUse::Choose).map(stretched).map(Some)
     }
 }
 

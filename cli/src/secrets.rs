@@ -30,6 +30,17 @@ pub(crate) enum PassphraseUse {
     Enter,
 }
 
+/// What a passphrase opens, and how it is given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Passphrase {
+    /// What it opens, for the prompt.
+    pub(crate) of: &'static str,
+    /// The environment variable with the passphrase itself.
+    pub(crate) variable: &'static str,
+    /// How to give it where there is no terminal.
+    pub(crate) remedy: &'static str,
+}
+
 /// Reads a file of 64 hexadecimal digits.
 ///
 /// # Errors
@@ -176,22 +187,22 @@ fn variable(name: &str) -> Option<Zeroizing<String>> {
     std::env::var(name).ok().map(Zeroizing::new)
 }
 
-/// The passphrase of a share store: from the file that an option names, else from an environment
-/// variable, else from a prompt.
+/// A passphrase: from the file that an option names, else from an environment variable, else from a
+/// prompt.
 ///
 /// # Errors
 /// When the file cannot be read, or there is neither a passphrase nor a terminal.
 pub(crate) fn passphrase(
     file: Option<&PathBuf>,
-    variable: &str,
+    passphrase: &Passphrase,
     usage: PassphraseUse,
 ) -> Result<Zeroizing<String>, CliError> {
     if let Some(file) = file {
         return read_passphrase_file(file, usage);
     }
-    match self::variable(variable) {
-        Some(passphrase) => non_empty(passphrase),
-        None => prompt(usage),
+    match variable(passphrase.variable) {
+        Some(given) => non_empty(given),
+        None => prompt(passphrase, usage),
     }
 }
 
@@ -211,7 +222,7 @@ fn read_passphrase_file(file: &Path, usage: PassphraseUse) -> Result<Zeroizing<S
                 return Err(CliError::input(what).remedy("Save the file as UTF-8 without a byte order mark."));
             }
             PassphraseUse::Enter => {
-                tracing::warn!("{what}: if it does not open the store, save it without one")
+                tracing::warn!("{what}: if it opens nothing, save it without one")
             }
         }
     }
@@ -225,25 +236,24 @@ fn non_empty(passphrase: Zeroizing<String>) -> Result<Zeroizing<String>, CliErro
     Ok(passphrase)
 }
 
-fn prompt(usage: PassphraseUse) -> Result<Zeroizing<String>, CliError> {
+fn prompt(passphrase: &Passphrase, usage: PassphraseUse) -> Result<Zeroizing<String>, CliError> {
+    let Passphrase { of, remedy, .. } = *passphrase;
     if !io::stdin().is_terminal() {
-        return Err(CliError::usage("no key or passphrase of the share store is given").remedy(
-            "Give --key-file, --key-credential, --passphrase-file or --vault-key, or set DUET_PASSPHRASE.",
-        ));
+        return Err(CliError::usage(format!("no passphrase of {of} is given")).remedy(remedy));
     }
     let ask = |question: &str| {
         rpassword::prompt_password(question)
             .map(Zeroizing::new)
             .map_err(|error| CliError::io("the terminal", &error))
     };
-    let passphrase = non_empty(ask(match usage {
-        PassphraseUse::Choose => "New passphrase of the share store: ",
-        PassphraseUse::Enter => "Passphrase of the share store: ",
+    let given = non_empty(ask(&match usage {
+        PassphraseUse::Choose => format!("New passphrase of {of}: "),
+        PassphraseUse::Enter => format!("Passphrase of {of}: "),
     })?)?;
-    if usage == PassphraseUse::Choose && *ask("The same again: ")? != *passphrase {
+    if usage == PassphraseUse::Choose && *ask("The same again: ")? != *given {
         return Err(CliError::input("the two passphrases differ"));
     }
-    Ok(passphrase)
+    Ok(given)
 }
 
 #[cfg(test)]
@@ -290,12 +300,15 @@ mod tests {
         assert!(refused(b"\x80").ends_with("is not text"));
     }
 
+    const UNSET: Passphrase =
+        Passphrase { of: "a test", variable: "DUET_TEST_UNSET", remedy: "Give a file." };
+
     #[test]
     fn a_mark_before_a_passphrase_counts_and_is_not_chosen() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("passphrase");
         fs::write(&file, "\u{feff} two words \r\n").unwrap();
-        let read = |usage| passphrase(Some(&file), "DUET_TEST_UNSET", usage);
+        let read = |usage| passphrase(Some(&file), &UNSET, usage);
         // Stores sealed with such a passphrase still open.
         assert_eq!(*read(PassphraseUse::Enter).unwrap(), "\u{feff} two words ");
         assert!(read(PassphraseUse::Choose).unwrap_err().to_string().contains("byte order mark"));

@@ -4,6 +4,7 @@
 //! no orchestrator invites it, because its owner decides when it signs.
 
 mod answers;
+mod backup;
 mod keygen;
 mod owner;
 mod policy;

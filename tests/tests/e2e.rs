@@ -5,6 +5,7 @@ mod answers;
 mod at_rest;
 mod attack;
 mod audit;
+mod backup;
 mod busy;
 mod chaos;
 mod clocks;

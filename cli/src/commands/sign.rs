@@ -16,11 +16,9 @@ use tokio::time::Instant;
 
 use crate::{
     api::ApiClient,
-    commands::{
-        verify,
-        wallet::{self, OnlineArguments},
-    },
+    commands::{verify, wallet::OnlineArguments},
     config::{ApiOptions, TenantOptions},
+    device,
     error::CliError,
     input::{PayloadCommand, Prepared},
     output::Output,
@@ -162,7 +160,9 @@ async fn sign(payload: &PayloadCommand<SignOptions>, output: Output) -> Result<(
     let mut steps = Steps::new(output);
     steps.begin("opened", "opening the device");
     let device = options.online.open_device().await?;
-    let wallet = wallet::pick(&device, options.wallet.as_ref()).await?;
+    let wallet = device::pick(&device, options.wallet.as_ref()).await?;
+    // Before a job is submitted that this machine could not sign.
+    device.require_enrolled(wallet.id).await?;
     let account = request::account(&wallet.public_key, wallet.chain_code, &options.request.path)?;
     steps.begin("prepared", "completing the request");
     let prepared = unprepared.prepare(account).await?;
@@ -327,7 +327,7 @@ async fn approve_waiting(
     let mut steps = Steps::new(output);
     steps.begin("opened", "opening the device");
     let device = online.open_device().await?;
-    let wallet = wallet::pick(&device, wallet).await?;
+    let wallet = device::pick(&device, wallet).await?;
     steps.begin("connected", "connecting to the broker");
     let bus = online.connect().await?;
     steps.begin("signed", "signing");

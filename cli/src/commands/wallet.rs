@@ -1,5 +1,7 @@
 //! `duet wallet`: creates and maintains the owner's wallets on this machine.
 
+mod backup;
+
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -19,14 +21,15 @@ use duet_protocol::{
     paillier::ModulusSize,
     share::Requester,
 };
-use duet_wire::{JobId, Payload, PayloadKindTag, WalletInfo};
+use duet_wire::{JobId, Payload, PayloadKindTag};
 use serde::Serialize;
 
+use self::backup::{BackupArguments, OpenArguments};
 use crate::{
     broker::{self, COMMAND_PATIENCE},
     commands::culprit,
     config::{BrokerOptions, CredentialsOptions, TenantOptions},
-    device::{DeviceOptions, WalletReport},
+    device::{self, DeviceOptions, WalletReport},
     error::CliError,
     input::parse_key,
     output::Output,
@@ -62,6 +65,12 @@ pub(crate) enum WalletCommand {
         #[command(flatten)]
         online: OnlineArguments,
     },
+    /// Write a backup file of this machine's part in a wallet, under a passphrase
+    Backup(BackupArguments),
+    /// Open a backup file as a restore would, and note that it works
+    Rehearse(OpenArguments),
+    /// Put a wallet back from its backup file; it signs nothing before `rotate`
+    Restore(OpenArguments),
     /// Sign again with a party whose bad signature locked a key; its next bad signature is final
     AcceptCulprit {
         /// The fingerprint of that party's card
@@ -323,21 +332,24 @@ pub(crate) async fn run(command: WalletCommand, output: Output) -> Result<(), Cl
             let device = device.open().await?;
             let mut wallets = Vec::new();
             for wallet in device.wallets().await? {
-                wallets.push(WalletReport::with_losses(&device, &wallet).await?);
+                wallets.push(WalletReport::in_full(&device, &wallet).await?);
             }
             output.emit(&Listed { wallets })
         }
         WalletCommand::Show { wallet, device } => {
             let device = device.open().await?;
-            let wallet = pick(&device, wallet.as_ref()).await?;
-            output.emit(&Shown { wallet: WalletReport::with_losses(&device, &wallet).await? })
+            let wallet = device::pick(&device, wallet.as_ref()).await?;
+            output.emit(&Shown { wallet: WalletReport::in_full(&device, &wallet).await? })
         }
+        WalletCommand::Backup(arguments) => backup::backup(arguments, output).await,
+        WalletCommand::Rehearse(arguments) => backup::rehearse(arguments, output).await,
+        WalletCommand::Restore(arguments) => backup::restore(arguments, output).await,
         WalletCommand::AcceptCulprit { card, device } => {
             culprit::accept(device.open().await?.context(), card, output).await
         }
         WalletCommand::Rotate { wallet, online } => {
             let device = online.device.open().await?;
-            let wallet = pick(&device, wallet.as_ref()).await?;
+            let wallet = device::pick(&device, wallet.as_ref()).await?;
             let bus = online.connect().await?;
             let key = device.rotate(&bus, wallet.id).await?;
             bus.drain().await;
@@ -346,21 +358,13 @@ pub(crate) async fn run(command: WalletCommand, output: Output) -> Result<(), Cl
         WalletCommand::Waiting { wallet, online } => waiting(wallet.as_ref(), &online, output).await,
         WalletCommand::Reject { job, wallet, online } => {
             let device = online.device.open().await?;
-            let wallet = pick(&device, wallet.as_ref()).await?;
+            let wallet = device::pick(&device, wallet.as_ref()).await?;
             let bus = online.connect().await?;
             device.reject(&bus, wallet.id, job).await.map_err(|error| CliError::from(error).job(job))?;
             bus.drain().await;
             output.emit(&Rejected { job, rejected: true })
         }
     }
-}
-
-/// The wallet on this device that `name` identifies.
-///
-/// # Errors
-/// When no wallet matches, or several do.
-pub(crate) async fn pick(device: &Device, name: Option<&WalletName>) -> Result<WalletInfo, CliError> {
-    WalletName::pick(name, device.wallets().await?, |wallet| (wallet.id, wallet.address))
 }
 
 async fn create(arguments: CreateArguments, output: Output) -> Result<(), CliError> {
@@ -430,7 +434,7 @@ async fn waiting(
     output: Output,
 ) -> Result<(), CliError> {
     let device = online.device.open().await?;
-    let wallet = pick(&device, wallet).await?;
+    let wallet = device::pick(&device, wallet).await?;
     let bus = online.connect().await?;
     let mut jobs = Vec::new();
     for job in device.waiting_jobs(&bus, wallet.id).await? {

@@ -7,8 +7,9 @@ use std::{sync::Arc, time::Duration};
 use duet_bus::{Address, Bus, RequestError};
 use duet_protocol::{
     admission::AdmissionToken,
-    card::VerifiedCard,
+    card::{Card, VerifiedCard},
     codec,
+    identity::PartyKeys,
     ids::{CardFingerprint, Epoch, PartyId, ShareIndex, TenantId, WalletId},
     keygen::{
         Backend, DealerSetup, Delivery, DeviceWallet, KeygenObserver, KeygenStep, PendingWallet, ThirdHolder,
@@ -16,7 +17,7 @@ use duet_protocol::{
     },
     paillier::ModulusSize,
     receipt::{CommitAck, Receipt, ReceiptBundle},
-    share::Requester,
+    share::{KeyShare, Requester},
 };
 use duet_wire::{
     Code, WalletInfo,
@@ -27,7 +28,7 @@ use super::{Device, owner::wallet_keys_label};
 use crate::{
     at_rest::{RecordKind, RecordLabel},
     compute::system_rng,
-    context::{card_label, paillier_label},
+    context::{Context, card_label, paillier_label},
     error::PartyError,
     party::fetch_card,
     session::distrusted,
@@ -327,46 +328,63 @@ impl Device {
                 store.agree_enrolment(id, responder, paillier.id()).await?;
             }
         }
-        let plain = [
-            (
-                RecordLabel::of_wallet(RecordKind::Share, id, ShareIndex::Device, Epoch(0), &[]),
-                share.to_secret_bytes()?,
-            ),
-            (wallet_keys_label(id), finished.keys().to_secret_bytes()),
-            (card_label(finished.card().fingerprint()), codec::encode(&**finished.card())?.into()),
-        ];
-        let mut records = Vec::with_capacity(plain.len());
-        for (label, plaintext) in plain {
-            let record = context.vault.seal(&label, &plaintext).await?;
-            records.push((label, record));
-        }
-        let row = NewWallet {
-            id,
-            epoch: wallet.epoch(),
-            index: ShareIndex::Device,
-            tenant: wallet.tenant().to_string(),
-            public_key: wallet.public_key().to_bytes(),
-            // The device made the wallet, so it received no package.
-            package_hash: [0; 32],
-            receipt: Vec::new(),
-            admission: None,
-            prepared_at_ms: now_ms,
-            expires_at_ms: u64::MAX,
-            records,
-            enrolments: Vec::new(),
-        };
-        match store.prepare_wallet(&row).await? {
-            PrepareOutcome::Prepared | PrepareOutcome::Already(_) => {}
-            PrepareOutcome::Conflict | PrepareOutcome::SameKey | PrepareOutcome::QuotaExceeded => {
-                return Err(PartyError::refused(
-                    Code::WalletExists,
-                    "this store holds the wallet already, with other contents",
-                ));
-            }
-        }
-        store.commit_wallet(id, b"device", now_ms).await?;
+        store_wallet(context, share, finished.keys(), finished.card()).await?;
         Ok(store.remove_deal(id).await?)
     }
+}
+
+/// Stores a finished wallet of this device, with the keys and the card for it, and without its
+/// Paillier key. Can be repeated.
+///
+/// # Errors
+/// When the store has the wallet with other contents.
+pub(super) async fn store_wallet(
+    context: &Context,
+    share: &KeyShare,
+    keys: &PartyKeys,
+    card: &Card,
+) -> Result<(), PartyError> {
+    let (store, wallet, now_ms) = (context.store(), share.wallet(), context.clock.now_ms());
+    let id = wallet.id();
+    let plain = [
+        (
+            RecordLabel::of_wallet(RecordKind::Share, id, ShareIndex::Device, Epoch(0), &[]),
+            share.to_secret_bytes()?,
+        ),
+        (wallet_keys_label(id), keys.to_secret_bytes()),
+        (card_label(card.fingerprint()), codec::encode(card)?.into()),
+    ];
+    let mut records = Vec::with_capacity(plain.len());
+    for (label, plaintext) in plain {
+        let record = context.vault.seal(&label, &plaintext).await?;
+        records.push((label, record));
+    }
+    let row = NewWallet {
+        id,
+        epoch: wallet.epoch(),
+        index: ShareIndex::Device,
+        tenant: wallet.tenant().to_string(),
+        public_key: wallet.public_key().to_bytes(),
+        // The device made the wallet, so it received no package.
+        package_hash: [0; 32],
+        receipt: Vec::new(),
+        admission: None,
+        prepared_at_ms: now_ms,
+        expires_at_ms: u64::MAX,
+        records,
+        enrolments: Vec::new(),
+    };
+    match store.prepare_wallet(&row).await? {
+        PrepareOutcome::Prepared | PrepareOutcome::Already(_) => {}
+        PrepareOutcome::Conflict | PrepareOutcome::SameKey | PrepareOutcome::QuotaExceeded => {
+            return Err(PartyError::refused(
+                Code::WalletExists,
+                "this store holds the wallet already, with other contents",
+            ));
+        }
+    }
+    store.commit_wallet(id, b"device", now_ms).await?;
+    Ok(())
 }
 
 /// Sends one message of a key generation, and repeats it while no answer comes. Both kinds of

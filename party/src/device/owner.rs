@@ -39,7 +39,7 @@ impl std::fmt::Debug for Device {
     }
 }
 
-fn owner_label() -> RecordLabel {
+pub(super) fn owner_label() -> RecordLabel {
     RecordLabel::of_party(RecordKind::OwnerKey, &[])
 }
 
@@ -181,4 +181,4 @@ impl Device {
 }
 
 /// The setting with the name under which the device speaks.
-const PARTY: &str = "device-party";
+pub(super) const PARTY: &str = "device-party";
