@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 
 import { judge } from "../support/judges.mjs";
+import { nativeDevice } from "../support/native.mjs";
 import { OTHER_PASSPHRASE, PASSPHRASE } from "../support/page.mjs";
 import { scenario } from "../support/world.mjs";
 
@@ -16,10 +17,18 @@ scenario(
       "the file is in the age format",
     );
 
+    // A native device opens the page's file, and the page below the native device's.
+    const native = await nativeDevice(async device => {
+      const wallet = await device.restore(file, OTHER_PASSPHRASE);
+      assert.deepEqual([wallet.id, wallet.status], [id, "needs_rotation"]);
+      assert.equal(wallet.address.toLowerCase(), address.toLowerCase());
+      return device.backUp(OTHER_PASSPHRASE);
+    });
+
     const page = await scene.open();
     await page.restore(file, { passphrase: PASSPHRASE });
     assert.equal(await page.error(), "wrong-passphrase");
-    await page.restore(file, { passphrase: OTHER_PASSPHRASE });
+    await page.restore(native, { passphrase: OTHER_PASSPHRASE });
     await page.shown("restore-done");
     await page.openWallet(id);
     assert.equal(
