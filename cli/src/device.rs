@@ -12,7 +12,7 @@ use clap::Args;
 use duet_party::{Context, culprits, device::Device};
 use duet_wire::{
     PayloadKindTag, WalletInfo,
-    wallet::{InitiatorState, WalletStatus},
+    wallet::{InitiatorState, WalletParty, WalletStatus},
 };
 use serde::Serialize;
 
@@ -97,6 +97,31 @@ struct RequesterReport {
     kinds: Vec<PayloadKindTag>,
 }
 
+/// A responder of this machine.
+#[derive(Debug, Serialize)]
+struct SignsWith {
+    party: String,
+    /// `ready`, or why the pair signs nothing: `locked`, `needs_rotation` or `not_enrolled`.
+    state: &'static str,
+}
+
+impl SignsWith {
+    fn all(wallet: &WalletInfo) -> Vec<Self> {
+        let responders = wallet.parties.iter().skip(usize::from(u8::from(wallet.index))).flatten();
+        let of = |holder: &WalletParty| {
+            let key = wallet.initiates.iter().find(|key| key.responders.contains(&holder.party));
+            let state = match key.map(|key| key.state) {
+                Some(InitiatorState::Ready) => "ready",
+                Some(InitiatorState::Locked) => "locked",
+                Some(InitiatorState::NeedsRotation) => "needs_rotation",
+                None => "not_enrolled",
+            };
+            Self { party: holder.party.to_string(), state }
+        };
+        responders.map(of).collect()
+    }
+}
+
 /// A wallet as the command prints it.
 #[derive(Debug, Serialize)]
 pub(crate) struct WalletReport {
@@ -107,6 +132,8 @@ pub(crate) struct WalletReport {
     tenant: String,
     status: &'static str,
     parties: Vec<String>,
+    /// The parties that sign together with this machine, as far as this machine knows.
+    signs_with: Vec<SignsWith>,
     requesters: Vec<RequesterReport>,
     /// The number of locked keys, among all keys under which this machine ever enrolled the wallet.
     failures: u32,
@@ -157,6 +184,7 @@ impl From<&WalletInfo> for WalletReport {
             tenant: wallet.tenant.to_string(),
             status,
             parties: wallet.parties.iter().flatten().map(|holder| holder.party.to_string()).collect(),
+            signs_with: SignsWith::all(wallet),
             requesters: wallet
                 .requesters
                 .iter()
@@ -196,6 +224,9 @@ impl fmt::Display for WalletReport {
             self.tenant,
             self.parties.join(", ")
         )?;
+        for SignsWith { party, state } in &self.signs_with {
+            write!(f, "\n  with {party}: {state}")?;
+        }
         for requester in &self.requesters {
             write!(f, "\n  request key {}", requester.key)?;
         }

@@ -39,6 +39,12 @@ impl Owner {
     }
 }
 
+/// Which party signs with the device, and whether it can.
+fn signs_with(shown: &Value) -> Vec<(&str, &str)> {
+    let all = shown.pointer("/wallet/signs_with").and_then(Value::as_array).unwrap();
+    all.iter().map(|one| (text(one, "/party").unwrap(), text(one, "/state").unwrap())).collect()
+}
+
 async fn signer(wallet: &Wallet, duet: &Duet, other: &str) -> String {
     let signed =
         duet.json(&["sign", "message", "still mine", "--wallet", &wallet.id, "--with", other]).await.unwrap();
@@ -63,11 +69,14 @@ async fn a_backup_file__should_bring_a_wallet_back_on_another_machine() {
     let restored = found.duet.json(&["wallet", "restore", &file]).await.unwrap();
     assert_eq!(restored.pointer("/wallet/status").unwrap(), "needs_rotation", "{restored}");
     assert_eq!(text(&restored, "/wallet/address").unwrap(), wallet.address);
+    assert_eq!(signs_with(&restored), [("service", "not_enrolled"), ("partner", "not_enrolled")]);
     let sign = ["sign", "message", "too early", "--with", "service"];
     assert_eq!(found.code(&sign).await, "needs-rotation");
 
     found.duet.json(&["wallet", "rotate"]).await.unwrap();
-    assert_eq!(found.shown().await.pointer("/wallet/status").unwrap(), "ready");
+    let shown = found.shown().await;
+    assert_eq!(shown.pointer("/wallet/status").unwrap(), "ready");
+    assert_eq!(signs_with(&shown), [("service", "ready"), ("partner", "ready")]);
     for other in ["service", "partner"] {
         assert_eq!(signer(&wallet, &found.duet, other).await, wallet.address, "{other}");
     }

@@ -290,6 +290,10 @@ async fn sqlite_stores_lock_limit_and_sign_on(fixture: &Fixture, without_public_
     for other in ["service", "partner"] {
         let sign = ["sign", "message", "no", "--wallet", &locked.id, "--with", other];
         assert_eq!(locked.duet.refused(&sign).await.unwrap().code, "locked", "{other}");
+        let shown = locked.duet.json(&["wallet", "show"]).await.unwrap();
+        let signs_with = shown.pointer("/wallet/signs_with").and_then(Value::as_array).unwrap();
+        let entry = json!({"party": other, "state": "locked"});
+        assert!(signs_with.contains(&entry), "{shown}");
     }
     // The other pair goes on.
     signs_without_the_device(&stack, &locked).await;
