@@ -13,6 +13,7 @@ use core::{fmt, str::FromStr};
 use std::collections::BTreeMap;
 
 use duet_bus::streams::RESULTS;
+use duet_protocol::ids::PartyId;
 use duet_wire::{Code, Problem, record::Kept, stored_record};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,12 @@ pub(crate) const FIRST: u64 = 1;
 
 /// How many beginnings are kept, some 1.5 KiB each. A cursor from before the oldest is refused.
 const MAX_BEGUN: usize = 128;
+
+/// How much later than the present epoch one may be that a party says it saw.
+const MAX_AHEAD: u64 = MAX_BEGUN as u64;
+
+/// A party's word alone begins one epoch in this time, a day.
+const WORD_PAUSE_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// How far a stream or bucket goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +47,9 @@ struct Begun {
     at_ms: u64,
     /// How far the streams went then. 0 for one that was lost.
     streams: BTreeMap<String, Mark>,
+    /// The parties on whose word alone it began. Empty when an orchestrator saw it itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    on_word_of: Vec<PartyId>,
 }
 
 /// The present epoch, and how the later ones began.
@@ -85,11 +95,26 @@ impl Epochs {
         was_found || epoch < self.forgotten || (epoch <= self.epoch && !lacks(&now))
     }
 
+    /// Whether an epoch may begin now because `party` says that it saw more than there is, in
+    /// `epoch`. It does no harm to wait for an orchestrator that saw it itself, or for tomorrow:
+    /// the parties sign no second payload under a key either way.
+    pub(crate) fn may_begin_on_word_of(&self, party: &PartyId, epoch: u64, now_ms: u64) -> bool {
+        let is_recent = |begun: &Begun| now_ms.saturating_sub(begun.at_ms) < WORD_PAUSE_MS;
+        epoch <= self.epoch.saturating_add(MAX_AHEAD)
+            && !self.begun.iter().any(|begun| is_recent(begun) && begun.on_word_of.contains(party))
+    }
+
     /// These epochs, and the next one after all of them and after `after`.
-    pub(crate) fn with_next(&self, after: u64, at_ms: u64, streams: BTreeMap<String, Mark>) -> Self {
+    pub(crate) fn with_next(
+        &self,
+        after: u64,
+        at_ms: u64,
+        streams: BTreeMap<String, Mark>,
+        on_word_of: Vec<PartyId>,
+    ) -> Self {
         let mut next = self.clone();
         next.epoch = self.epoch.max(after).saturating_add(1);
-        next.begun.push(Begun { number: next.epoch, at_ms, streams });
+        next.begun.push(Begun { number: next.epoch, at_ms, streams, on_word_of });
         while next.begun.len() > MAX_BEGUN {
             next.forgotten = next.begun.remove(0).number;
         }
@@ -186,7 +211,7 @@ mod tests {
 
     /// The next epoch, in which both streams go so far.
     fn next(epochs: &Epochs, after: u64, mark: Mark) -> Epochs {
-        epochs.with_next(after, 7, [STREAM, RESULTS].map(|name| (name.to_owned(), mark)).into())
+        epochs.with_next(after, 7, [STREAM, RESULTS].map(|name| (name.to_owned(), mark)).into(), Vec::new())
     }
 
     #[test]
@@ -253,6 +278,28 @@ mod tests {
         {
             assert_eq!(fifth.resume(cursor).is_ok(), is_valid, "{cursor}");
         }
+    }
+
+    #[test]
+    fn a_partys_word_alone_begins_one_epoch_a_day() {
+        let (service, partner): (PartyId, PartyId) = ("service".parse().unwrap(), "partner".parse().unwrap());
+        let first = Epochs::default();
+        assert!(first.may_begin_on_word_of(&service, 1 + MAX_AHEAD, 0));
+        assert!(!first.may_begin_on_word_of(&service, 2 + MAX_AHEAD, 0));
+        assert!(!first.may_begin_on_word_of(&service, u64::MAX, 0));
+        let second = first.with_next(1, 1000, BTreeMap::new(), vec![service.clone()]);
+        for (party, now_ms, may) in [
+            (&service, 1000, false),
+            // A clock that was set back.
+            (&service, 0, false),
+            (&service, 999 + WORD_PAUSE_MS, false),
+            (&service, 1000 + WORD_PAUSE_MS, true),
+            (&partner, 1000, true),
+        ] {
+            assert_eq!(second.may_begin_on_word_of(party, 2, now_ms), may, "{party} {now_ms}");
+        }
+        let read: Epochs = serde_json::from_str(&serde_json::to_string(&second).unwrap()).unwrap();
+        assert_eq!(read, second);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 use core::{sync::atomic::AtomicU64, time::Duration};
 use std::sync::Arc;
 
-use duet_protocol::ids::ShareIndex;
+use duet_protocol::ids::{PartyId, ShareIndex};
 use duet_queue::offers::Total;
 use duet_wire::{Code, JobRecord, JobStateName, Pair, unknown::UnknownName};
 use prometheus_client::{
@@ -67,6 +67,11 @@ struct AgainstLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartyLabel {
+    party: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PairLabel {
     pair: &'static str,
 }
@@ -104,6 +109,7 @@ pub(crate) struct Metrics {
     stores_lost: Counter,
     broker_went_back: Counter,
     broker_epoch: Gauge,
+    memories_not_believed: Family<PartyLabel, Counter>,
     ended: Family<EndLabels, Counter>,
     duration: Family<OutcomeLabel, Histogram>,
     queue_wait: Histogram,
@@ -130,6 +136,7 @@ impl Default for Metrics {
             stores_lost: Counter::default(),
             broker_went_back: Counter::default(),
             broker_epoch: Gauge::default(),
+            memories_not_believed: Family::default(),
             ended: Family::default(),
             duration: Family::new_with_constructor(|| Histogram::new(JOB_SECONDS)),
             queue_wait: Histogram::new(JOB_SECONDS),
@@ -206,6 +213,13 @@ impl Metrics {
             "the broker's epoch: 1, and one more each time that it was put back or lost its store; 0 \
              before the first comparison. Watch for: orchestrators that differ for minutes",
             self.broker_epoch.clone(),
+        );
+        registry.register(
+            "duet_party_memories_not_believed",
+            "how often a party said that the broker held more than it does, and was not believed: it had \
+             said so within a day, or named an impossible epoch. Watch for: any: a party lies, or the \
+             broker was put back several times",
+            self.memories_not_believed.clone(),
         );
         registry.register(
             "duet_jobs_ended",
@@ -315,6 +329,18 @@ impl Metrics {
     /// Counts streams and buckets that were found lost.
     pub(crate) fn broker_went_back(&self) {
         self.broker_went_back.inc();
+    }
+
+    /// Shows the counters of each of these parties, from 0 on.
+    pub(crate) fn knows<'a>(&self, parties: impl Iterator<Item = &'a PartyId>) {
+        for party in parties {
+            drop(self.memories_not_believed.get_or_create(&PartyLabel { party: party.to_string() }));
+        }
+    }
+
+    /// Counts what a party said of the broker and was not believed.
+    pub(crate) fn memory_not_believed(&self, party: &PartyId) {
+        self.memories_not_believed.get_or_create(&PartyLabel { party: party.to_string() }).inc();
     }
 
     pub(crate) fn broker_epoch(&self, epoch: u64) {

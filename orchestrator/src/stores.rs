@@ -120,6 +120,8 @@ struct Seen {
     name: String,
     epoch: u64,
     mark: Mark,
+    /// The party that says so. `None`: this process saw it.
+    by: Option<PartyId>,
 }
 
 #[derive(Debug, Default)]
@@ -220,6 +222,7 @@ impl Stores {
             name: jobs_bucket(),
             epoch: one.epoch,
             mark: Mark { created_ns: one.created_ns, last: one.revision },
+            by: Some(party.clone()),
         }));
     }
 
@@ -227,7 +230,10 @@ impl Stores {
     fn seen(&self) -> (Vec<Seen>, usize) {
         let known = self.known();
         let epoch = known.epochs.present();
-        let own = known.marks.iter().map(|(name, mark)| Seen { name: name.clone(), epoch, mark: *mark });
+        let own = known.marks.iter().map(|(name, mark)| {
+            let (name, mark) = (name.clone(), *mark);
+            Seen { name, epoch, mark, by: None }
+        });
         (own.chain(known.heard.iter().cloned()).collect(), known.heard.len())
     }
 }
@@ -281,6 +287,7 @@ impl Orchestrator {
                 looks = self.look_at_all().await?.0;
                 gone = unexplained(&epochs, &seen, &looks);
             }
+            let gone = self.believed(&epochs, gone);
             let epochs = if gone.is_empty() {
                 epochs
             } else {
@@ -294,6 +301,29 @@ impl Orchestrator {
             return Ok(looks);
         }
         Err(NotCompared::Contended)
+    }
+
+    /// What of `gone` can begin an epoch: what this process saw itself, and what parties say, each
+    /// once a day. A party that lies could otherwise have every orchestrator drop its board on each
+    /// new connection.
+    fn believed(&self, epochs: &Epochs, mut gone: Vec<Seen>) -> Vec<Seen> {
+        let now_ms = self.clock.now_ms();
+        gone.retain(|seen| {
+            let Some(party) = &seen.by else { return true };
+            let is_believed = epochs.may_begin_on_word_of(party, seen.epoch, now_ms);
+            if !is_believed {
+                self.metrics.memory_not_believed(party);
+                tracing::error!(
+                    %party,
+                    epoch = seen.epoch,
+                    revision = seen.mark.last,
+                    "it says again that the broker held more than it does, or names an impossible epoch; not believed: look \
+                     whether the broker was put back, else at that party"
+                );
+            }
+            is_believed
+        });
+        gone
     }
 
     /// Looks at all streams and buckets. Returns those that exist, and the names of the others.
@@ -334,7 +364,13 @@ impl Orchestrator {
             let mark = mark_of(look);
             (name.clone(), if is_other(name, look) { Mark { last: 0, ..mark } } else { mark })
         });
-        let next = epochs.with_next(after, self.clock.now_ms(), marks.collect());
+        let mut on_word_of: Vec<PartyId> = gone.iter().filter_map(|seen| seen.by.clone()).collect();
+        on_word_of.sort_unstable();
+        on_word_of.dedup();
+        if gone.iter().any(|seen| seen.by.is_none()) {
+            on_word_of.clear();
+        }
+        let next = epochs.with_next(after, self.clock.now_ms(), marks.collect(), on_word_of);
         let key = Key::of_broker();
         let written = match revision {
             Some(revision) => self.meta.update(&key, &next, revision).await,

@@ -211,6 +211,7 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
 /// The connection is another one now: its server may hold an earlier copy.
 fn forget(orchestrator: &Orchestrator) {
     orchestrator.broker.forget();
+    orchestrator.metrics.knows(orchestrator.directory.parties());
     orchestrator.stores.hear_anew(orchestrator.directory.parties().cloned());
 }
 

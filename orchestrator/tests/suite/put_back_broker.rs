@@ -172,3 +172,33 @@ async fn an_orchestrator_that_remembers_nothing__should_hear_it_from_the_parties
     is_gone(&rig, &fourth.url, "2.1", "3.0").await;
     fourth.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parties_that_lie_about_the_broker__should_begin_one_epoch_a_day() {
+    let rig = Rig::new().await;
+    let first = rig.start().await;
+    sign(&rig, &first.url, &["one"]).await;
+    let believed = memory(&rig, 1).await;
+    first.stop().await;
+    // Nothing was put back. Each start hears another lie, as a reconnection would.
+    let lies = [
+        Remembered { revision: believed.revision + 1_000_000, ..believed },
+        Remembered { revision: u64::MAX, epoch: 2, ..believed },
+        Remembered { created_ns: 1, epoch: 2, ..believed },
+        Remembered { epoch: u64::MAX, ..believed },
+    ];
+    for (number, lie) in lies.into_iter().enumerate() {
+        *rig.world.remembered.lock().unwrap() = vec![lie];
+        let running = rig.start().await;
+        ready(&rig, &running.url, 2).await;
+        for party in ["service", "partner"] {
+            let name = format!("duet_party_memories_not_believed_total{{party=\"{party}\"}}");
+            assert_eq!(running.metric(&name), number.min(1).to_string(), "{lie}");
+        }
+        // What was told is still there, and what is told now is signed.
+        let kept = rig.ends(&running.url, TOKEN).await.len();
+        sign(&rig, &running.url, &[&format!("lie-{number}")]).await;
+        assert_eq!(rig.ends(&running.url, TOKEN).await.len(), kept + 1);
+        running.stop().await;
+    }
+}

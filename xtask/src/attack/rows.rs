@@ -503,6 +503,7 @@ pub(crate) const ROWS: &[Row] = &[
                 &[
                     "put_back_broker::orchestrators__should_begin_one_epoch_and_refuse_cursors_of_what_is_gone",
                     "put_back_broker::an_orchestrator_that_remembers_nothing__should_hear_it_from_the_parties",
+                    "put_back_broker::parties_that_lie_about_the_broker__should_begin_one_epoch_a_day",
                 ],
             ),
         ],
