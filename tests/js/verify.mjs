@@ -194,8 +194,11 @@ export async function verify(given) {
   return { ok, text };
 }
 
-if (realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+// Not awaited at the top level: the order in which a test's modules run would depend on it.
+async function main() {
   const { ok, text } = await verify(input());
   console.log(text);
   process.exitCode = ok ? 0 : 1;
 }
+
+if (realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) main();
