@@ -20,8 +20,9 @@
 //
 // The exit code is 0 when every check holds, 1 when one does not, and 2 for invalid input.
 
-import { readFileSync } from "node:fs";
+import { readFileSync, realpathSync } from "node:fs";
 import process from "node:process";
+import { fileURLToPath } from "node:url";
 
 import {
   Signature,
@@ -181,13 +182,23 @@ function input() {
   }
 }
 
-const checks = await Promise.all(input().map(verdict));
-const ok = checks.every(check => check.ok);
-console.log(
-  JSON.stringify(
+/** The output's document on these checks, as text, and whether every check holds. */
+export async function verify(given) {
+  const checks = await Promise.all(given.map(verdict));
+  const ok = checks.every(check => check.ok);
+  const text = JSON.stringify(
     { ok, checks },
     (_, value) => (typeof value === "bigint" ? value.toString() : value),
     2,
-  ),
-);
-process.exitCode = ok ? 0 : 1;
+  );
+  return { ok, text };
+}
+
+// Not awaited at the top level: the order in which a test's modules run would depend on it.
+async function main() {
+  const { ok, text } = await verify(input());
+  console.log(text);
+  process.exitCode = ok ? 0 : 1;
+}
+
+if (realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) main();

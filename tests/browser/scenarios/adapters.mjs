@@ -78,7 +78,7 @@ for (const way of ["viem", "ethers", "eip1193"]) {
         const expect = { chainId, to: address, value: 1, nonce };
         checks.push({ name: type, kind: "transaction", address, signed_transaction: raw, expect });
       }
-      judge(...checks);
+      await judge(...checks);
     },
   );
 }

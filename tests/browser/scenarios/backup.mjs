@@ -42,7 +42,7 @@ scenario(
     await page.openWallet(id);
     await page.walletState("unlocked");
     const signature = await page.signMessage(id, "On the new laptop");
-    judge({ kind: "personal_message", address, signature, text: "On the new laptop" });
+    await judge({ kind: "personal_message", address, signature, text: "On the new laptop" });
     await scene.learn(page, id);
   },
 );

@@ -26,7 +26,7 @@ scenario("a new wallet sends ether and sees the receipt", async scene => {
   const digest = await page.get("review").getAttribute("data-digest");
   await page.sign();
   const raw = await page.text("signed-transaction");
-  judge({
+  await judge({
     kind: "transaction",
     address,
     digest,
@@ -52,7 +52,7 @@ scenario("a wallet whose third share is a backup file signs with the service", a
   scene.secrets.learn(wallet.file);
   await scene.learn(page, wallet.id);
   const signature = await page.signMessage(wallet.id, "Two of three, one of them on paper");
-  judge({
+  await judge({
     kind: "personal_message",
     address: wallet.address,
     signature,
@@ -76,5 +76,5 @@ scenario("a wallet is not made while the service is down, and is once it is back
   const { id, address } = await page.create();
   await scene.learn(page, id);
   const signature = await page.signMessage(id, "Back again");
-  judge({ kind: "personal_message", address, signature, text: "Back again" });
+  await judge({ kind: "personal_message", address, signature, text: "Back again" });
 });

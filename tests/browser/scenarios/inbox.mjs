@@ -6,7 +6,7 @@ import { judge } from "../support/judges.mjs";
 import { scenario } from "../support/world.mjs";
 
 scenario("the owner approves one job and rejects another, and the team sees both", async scene => {
-  const { page, id, address } = await scene.wallet({ requesters: scene.stack.facts.requester });
+  const { page, id, address } = await scene.borrow({ requesters: scene.stack.facts.requester });
   await page.go("#/inbox", "inbox");
   await page.shown("inbox-empty");
 
@@ -30,7 +30,12 @@ scenario("the owner approves one job and rejects another, and the team sees both
 
   const job = await scene.stack.settled(approved.id);
   assert.equal(job.state, "signed");
-  judge({ kind: "personal_message", address, signature: job.signature, text: "Pay the gardener" });
+  await judge({
+    kind: "personal_message",
+    address,
+    signature: job.signature,
+    text: "Pay the gardener",
+  });
   assert.match(JSON.stringify(await scene.stack.settled(rejected.id)), /"rejected-by-owner"/);
 
   // A third job, found after a reload.
@@ -47,7 +52,7 @@ scenario("the owner approves one job and rejects another, and the team sees both
   await page.get(`job-approve-${third.id}`).click();
   await page.state(`job-${third.id}`, "signed");
   const signature = (await scene.stack.settled(third.id)).signature;
-  judge({ kind: "personal_message", address, signature, text: "Pay the plumber" });
+  await judge({ kind: "personal_message", address, signature, text: "Pay the plumber" });
 });
 
 /** Has this browser remember that it signed something else for a job. */
@@ -66,7 +71,7 @@ function remember(page, job) {
 }
 
 scenario("a job that this browser signed for another payload is not signed", async scene => {
-  const { page, id } = await scene.wallet({ requesters: scene.stack.facts.requester });
+  const { page, id } = await scene.borrow({ requesters: scene.stack.facts.requester });
   await page.go("#/inbox", "inbox");
   const honest = await scene.stack.submit(id, ["message", "Pay Alice"]);
   await page.state(`job-${honest.id}`, "waiting");

@@ -50,7 +50,7 @@ scenario(
     const { id, address } = await page.finishCreation();
     await scene.learn(page, id);
     const signature = await page.signMessage(id, "After all");
-    judge({ kind: "personal_message", address, signature, text: "After all" });
+    await judge({ kind: "personal_message", address, signature, text: "After all" });
   },
 );
 
@@ -76,12 +76,12 @@ scenario(
     const { id, address } = await page.finishCreation();
     await scene.learn(page, id);
     const signature = await page.signMessage(id, "Still here");
-    judge({ kind: "personal_message", address, signature, text: "Still here" });
+    await judge({ kind: "personal_message", address, signature, text: "Still here" });
   },
 );
 
 scenario("a reload in the middle of a signature costs that signature and no more", async scene => {
-  const { page, id, address } = await scene.wallet({ third: "backup-file" });
+  const { page, id, address } = await scene.borrow({ third: "backup-file" });
   await page.reviewMessage(id, "Interrupted");
   await whilePaused(scene.stack, async () => {
     await page.startSigning();
@@ -94,7 +94,7 @@ scenario("a reload in the middle of a signature costs that signature and no more
   await page.unlock();
   await page.walletState("unlocked");
   const signature = await page.signMessage(id, "Afterwards");
-  judge({ kind: "personal_message", address, signature, text: "Afterwards" });
+  await judge({ kind: "personal_message", address, signature, text: "Afterwards" });
 });
 
 /**
@@ -124,7 +124,7 @@ async function holdStore({ tab }) {
 }
 
 scenario("a signature whose end the page did not see is shown after a reload", async scene => {
-  const { page, id, address } = await scene.wallet({ third: "backup-file" });
+  const { page, id, address } = await scene.borrow({ third: "backup-file" });
   // From the second signature on, the device writes to the store only at the end.
   await page.signMessage(id, "Seen");
   // The device reports the signature, and waits a moment for the acknowledgement. The reload must
@@ -151,7 +151,7 @@ scenario("a signature whose end the page did not see is shown after a reload", a
   }
   await page.state("interrupted-banner", "signed");
   await inspect(page.tab, "interrupted-signed");
-  judge({
+  await judge({
     kind: "personal_message",
     address,
     signature: await page.text("interrupted-signature"),
@@ -169,7 +169,7 @@ scenario("a signature whose end the page did not see is shown after a reload", a
 scenario(
   "the gateway dies in the middle of a signature; the page says so and signs when it is back",
   async scene => {
-    const { page, id, address } = await scene.wallet({ third: "backup-file" });
+    const { page, id, address } = await scene.borrow({ third: "backup-file" });
     await page.reviewMessage(id, "Cut off");
     await whilePaused(scene.stack, async () => {
       await page.startSigning();
@@ -188,6 +188,6 @@ scenario(
         ["gateway-unreachable", "party-unreachable", "refused"].includes(await page.error()),
       );
     const signature = await page.signMessage(id, "Connected again");
-    judge({ kind: "personal_message", address, signature, text: "Connected again" });
+    await judge({ kind: "personal_message", address, signature, text: "Connected again" });
   },
 );

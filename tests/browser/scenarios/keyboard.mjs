@@ -67,6 +67,6 @@ scenario("a wallet is made, opened and used without a pointer", async scene => {
   await page.shown("review");
   await keyboard.activate("review-sign");
   const signature = await page.signed();
-  judge({ kind: "personal_message", address, signature, text });
+  await judge({ kind: "personal_message", address, signature, text });
   await scene.learn(page, id);
 });

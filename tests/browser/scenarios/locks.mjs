@@ -37,7 +37,7 @@ scenario(
   "a bad answer locks the key before the worker reports, and the owner's acceptance and a new key end it",
   async scene => {
     const { page, id, address } = await scene.wallet({ third: "backup-file" });
-    judge({
+    await judge({
       kind: "personal_message",
       address,
       signature: await page.signMessage(id, "Before"),
@@ -104,7 +104,7 @@ scenario(
     await page.walletState("unlocked");
     await scene.learnKeys(page, id);
     const signature = await page.signMessage(id, "Under a new key");
-    judge({ kind: "personal_message", address, signature, text: "Under a new key" });
+    await judge({ kind: "personal_message", address, signature, text: "Under a new key" });
 
     // A bad verdict that can be written: the lock is on the disk before the page or the gateway
     // learns of it.
@@ -139,7 +139,7 @@ scenario(
     const signs = async (wallet, text) => {
       await worker.said();
       const signature = await page.signMessage(wallet.id, text);
-      judge({ kind: "personal_message", address: wallet.address, signature, text });
+      await judge({ kind: "personal_message", address: wallet.address, signature, text });
       return asked(await worker.said());
     };
     const wallet = { id, address };
@@ -213,7 +213,7 @@ scenario(
     await page.state("wallet-losses", "1", "data-failures");
     await scene.learnKeys(page, id);
     const signature = await page.signMessage(id, "With the partner");
-    judge({ kind: "personal_message", address, signature, text: "With the partner" });
+    await judge({ kind: "personal_message", address, signature, text: "With the partner" });
     assert.deepEqual(asked(await later.said()), ["partner"]);
     // The owner may also replace the key at will: the service is left out again.
     await page.go(`#/wallet/${id}/settings`, "wallet-settings");
@@ -338,11 +338,11 @@ for (const [version, what] of [
   [4, "what jobs signed"],
 ]) {
   scenario(`a store of the version before ${what} opens, and its wallet signs`, async scene => {
-    const { page, id, address } = await scene.wallet({ third: "backup-file" });
+    const { page, id, address } = await scene.borrow({ third: "backup-file" });
     await downgrade(page, version);
     await page.openWallet(id);
     await page.unlock();
-    judge({
+    await judge({
       kind: "personal_message",
       address,
       signature: await page.signMessage(id, "From before"),

@@ -84,7 +84,7 @@ scenario("a gateway that lies about parties and cards gets no share", async scen
   const { id, address } = await page.create();
   await scene.learn(page, id);
   const signature = await page.signMessage(id, "To the right ones");
-  judge({ kind: "personal_message", address, signature, text: "To the right ones" });
+  await judge({ kind: "personal_message", address, signature, text: "To the right ones" });
 });
 
 scenario(
@@ -253,7 +253,7 @@ scenario("a page on an origin of its own and a production gateway make wallets",
   const { id, address } = await linked.finishCreation();
   await scene.learn(linked, id);
   const signature = await linked.signMessage(id, "In production");
-  judge({ kind: "personal_message", address, signature, text: "In production" });
+  await judge({ kind: "personal_message", address, signature, text: "In production" });
 });
 
 scenario("a browser of version 1 keeps what it pinned, by role", async scene => {

@@ -29,12 +29,12 @@ scenario(
     await page.reviewMessage(id, LOGIN);
     assert.match(await page.get("review-same-signature").innerText(), /may not know this wallet/);
     const first = await page.sign();
-    judge({ kind: "personal_message", address, signature: first, text: LOGIN });
+    await judge({ kind: "personal_message", address, signature: first, text: LOGIN });
     // The page returns the form that `ecrecover` takes.
     assert.match(first, /^0x[0-9a-f]{128}(1b|1c)$/);
     assert.notEqual(address, address.toLowerCase(), "the address has its checksum");
     const typed = await typedData();
-    judge({ kind: "typed_data", address, signature: typed, typed_data: ORDER });
+    await judge({ kind: "typed_data", address, signature: typed, typed_data: ORDER });
     assert.equal(await page.signMessage(id, LOGIN), first);
     assert.equal(await typedData(), typed);
     assert.notEqual(await page.signMessage(id, `${LOGIN}!`), first);
@@ -74,13 +74,13 @@ scenario(
 scenario(
   "the device shows the signature that service and partner made earlier of the same message",
   async scene => {
-    const { page, id, address } = await scene.wallet({ requesters: scene.stack.facts.requester });
+    const { page, id, address } = await scene.borrow({ requesters: scene.stack.facts.requester });
     await scene.stack.order("pairs-ready", { wallet: id });
     const { id: job } = await scene.stack.submit(id, ["message", LOGIN], "service+partner");
     let made = await scene.stack.job(job);
     while (made.state === "queued" || made.state === "running") made = await scene.stack.job(job);
     const { signature } = made;
-    judge({ kind: "personal_message", address, signature, text: LOGIN });
+    await judge({ kind: "personal_message", address, signature, text: LOGIN });
     assert.equal(await page.signMessage(id, LOGIN), signature);
   },
 );
@@ -88,7 +88,7 @@ scenario(
 scenario(
   "the page shows no old signature when the other party does not sign along",
   async scene => {
-    const { page, id } = await scene.wallet({ third: "backup-file" });
+    const { page, id } = await scene.borrow({ third: "backup-file" });
     const first = await page.signMessage(id, LOGIN);
     await scene.stack.kill("service");
     try {

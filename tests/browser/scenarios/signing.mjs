@@ -40,12 +40,12 @@ const MAIL = {
 };
 
 scenario("a message and typed data are signed as ethers and viem read them", async scene => {
-  const { page, id, address } = await scene.wallet();
+  const { page, id, address } = await scene.borrow();
   const text = "Grüße, 世界 🌍\nsecond line";
   await page.reviewMessage(id, text);
   const digest = await page.get("review").getAttribute("data-digest");
   const signature = await page.sign();
-  judge({ kind: "personal_message", address, signature, digest, text });
+  await judge({ kind: "personal_message", address, signature, digest, text });
 
   await page.reviewTypedData(id, MAIL);
   const shown = await page.get("review").innerText();
@@ -62,7 +62,7 @@ scenario("a message and typed data are signed as ethers and viem read them", asy
     digest: await page.get("review").getAttribute("data-digest"),
     signature: await page.sign(),
   };
-  judge({ kind: "typed_data", address, ...typed, typed_data: MAIL });
+  await judge({ kind: "typed_data", address, ...typed, typed_data: MAIL });
 
   // The page's own verifier accepts it, and rejects it for another address.
   await page.go("#/verify", "verify");
@@ -84,7 +84,7 @@ scenario("a message and typed data are signed as ethers and viem read them", asy
 scenario(
   "the page shows a transaction's fault beside the field, and sends nothing",
   async scene => {
-    const { page, id, address } = await scene.wallet();
+    const { page, id, address } = await scene.borrow();
     await scene.stack.fund(address, 1);
     await page.go(`#/wallet/${id}/send`, "send");
     // One letter of the checksum is wrong.
@@ -112,19 +112,24 @@ scenario(
     await page.get("typed-data-chain-accept").check();
     await page.get("review-submit").click();
     await page.shown("review");
-    judge({ kind: "typed_data", address, signature: await page.sign(), typed_data: elsewhere });
+    await judge({
+      kind: "typed_data",
+      address,
+      signature: await page.sign(),
+      typed_data: elsewhere,
+    });
   },
 );
 
 scenario(
   "with the service down the partner signs, and with both back the service does",
   async scene => {
-    const { page, id, address } = await scene.wallet();
+    const { page, id, address } = await scene.borrow();
     await scene.stack.order("pairs-ready", { wallet: id });
     await scene.stack.kill("service");
     try {
       const signature = await page.signMessage(id, "The service is down");
-      judge({ kind: "personal_message", address, signature, text: "The service is down" });
+      await judge({ kind: "personal_message", address, signature, text: "The service is down" });
       assert.match(
         await page.get("signing").innerText(),
         /partner/i,
@@ -134,14 +139,14 @@ scenario(
       await scene.stack.start("service");
     }
     const signature = await page.signMessage(id, "The service is back");
-    judge({ kind: "personal_message", address, signature, text: "The service is back" });
+    await judge({ kind: "personal_message", address, signature, text: "The service is back" });
   },
 );
 
 scenario(
   "without a partner the page says that the service is down, and signs once it is back",
   async scene => {
-    const { page, id, address } = await scene.wallet({ third: "backup-file" });
+    const { page, id, address } = await scene.borrow({ third: "backup-file" });
     await page.reviewMessage(id, "Is the service there?");
     await scene.stack.kill("service");
     try {
@@ -152,6 +157,6 @@ scenario(
       await scene.stack.start("service");
     }
     const signature = await page.signMessage(id, "The service is there");
-    judge({ kind: "personal_message", address, signature, text: "The service is there" });
+    await judge({ kind: "personal_message", address, signature, text: "The service is there" });
   },
 );

@@ -54,7 +54,8 @@ function watch(tab) {
 }
 
 scenario("nothing moves while a signature is made", async scene => {
-  const { page, id } = await scene.wallet();
+  const { page, id } = await scene.borrow();
+  await page.tab.emulateMedia({ reducedMotion: "no-preference" });
   for (const [size, viewport] of Object.entries(SIZES)) {
     await page.tab.setViewportSize(viewport);
     await page.reviewMessage(id, `Steady on a ${size}`);

@@ -10,7 +10,7 @@ import { setting } from "../support/stack.mjs";
 import { scenario } from "../support/world.mjs";
 
 scenario("two tabs sign with one wallet at once", async scene => {
-  const { page: first, id, address } = await scene.wallet();
+  const { page: first, id, address } = await scene.borrow();
   const second = await scene.open(scene.profiles[0], `#/wallet/${id}`);
   await second.unlock();
   await second.walletState("unlocked");
@@ -24,12 +24,17 @@ scenario("two tabs sign with one wallet at once", async scene => {
   for (const [index, tab] of [first, second].entries()) {
     if (outcomes[index] === "failed") assert.equal(await tab.error(), "busy-elsewhere");
     const text = `Afterwards, from tab ${index + 1}`;
-    judge({ kind: "personal_message", address, signature: await tab.signMessage(id, text), text });
+    await judge({
+      kind: "personal_message",
+      address,
+      signature: await tab.signMessage(id, text),
+      text,
+    });
   }
   // Locking a wallet in one tab locks it there. The other tab continues.
   await first.openWallet(id);
   await first.lock();
-  judge({
+  await judge({
     kind: "personal_message",
     address,
     signature: await second.signMessage(id, "Alone"),
@@ -55,7 +60,7 @@ function anotherBuild() {
 scenario(
   "a tab that is older than the page says so, offers a reload, and signs after it",
   async scene => {
-    const { page, id, address } = await scene.wallet();
+    const { page, id, address } = await scene.borrow();
     const { folder, build } = anotherBuild();
     try {
       await scene.stack.serve(folder);
@@ -68,7 +73,7 @@ scenario(
       await page.openWallet(id);
       await page.unlock();
       await page.walletState("unlocked");
-      judge({
+      await judge({
         kind: "personal_message",
         address,
         signature: await page.signMessage(id, "Fresh"),

@@ -10,7 +10,7 @@ import { scenario } from "../support/world.mjs";
 scenario(
   "a wrong passphrase opens nothing, the right one does, and locking closes it again",
   async scene => {
-    const { page, id, address } = await scene.wallet();
+    const { page, id, address } = await scene.borrow();
     await page.lock();
     await page.go(`#/wallet/${id}/message`, "message");
     await page.shown("unlock-form");
@@ -22,7 +22,7 @@ scenario(
 
     await page.unlock();
     await page.walletState("unlocked");
-    judge({
+    await judge({
       kind: "personal_message",
       address,
       signature: await page.signMessage(id, "Open"),
@@ -36,7 +36,7 @@ scenario(
     await page.online();
     await page.unlock();
     await page.walletState("unlocked");
-    judge({
+    await judge({
       kind: "personal_message",
       address,
       signature: await page.signMessage(id, "Still"),
@@ -46,7 +46,7 @@ scenario(
 );
 
 scenario("an unused wallet locks itself", async scene => {
-  const { page, id, address } = await scene.wallet();
+  const { page, id, address } = await scene.borrow();
   const IDLE_MS = 5 * 60_000;
   await page.lock();
   const worker = await workerOf(page);
@@ -55,7 +55,7 @@ scenario("an unused wallet locks itself", async scene => {
   await page.walletState("unlocked");
   await worker.pass(IDLE_MS - 1);
   // Using the wallet restarts the time.
-  judge({
+  await judge({
     kind: "personal_message",
     address,
     signature: await page.signMessage(id, "In use"),
@@ -68,7 +68,7 @@ scenario("an unused wallet locks itself", async scene => {
   await page.walletState("locked");
   await page.unlock();
   await page.walletState("unlocked");
-  judge({
+  await judge({
     kind: "personal_message",
     address,
     signature: await page.signMessage(id, "Awake"),
@@ -88,7 +88,7 @@ scenario("a passkey seals and opens a wallet", async scene => {
   await page.get("unlock-passkey").click();
   await page.walletState("unlocked");
   const signature = await page.signMessage(id, "By touch");
-  judge({ kind: "personal_message", address, signature, text: "By touch" });
+  await judge({ kind: "personal_message", address, signature, text: "By touch" });
 
   // A stranger at the device. Last, because the authenticator accepts no finger after that.
   await page.openWallet(id);

@@ -62,7 +62,7 @@ scenario(
     await elsewhere.get("rotate-submit").first().click();
     await elsewhere.shown("rotate-done");
     await scene.learn(elsewhere, id);
-    judge({
+    await judge({
       kind: "personal_message",
       address,
       signature: await elsewhere.signMessage(id, "I am back"),
@@ -202,7 +202,7 @@ scenario("a connection to the storage that the browser closed is opened again", 
   const { page, id, address } = await scene.wallet();
   const worker = await workerOf(page);
   await worker.closeDatabase();
-  judge({
+  await judge({
     kind: "personal_message",
     address,
     signature: await page.signMessage(id, "Reopened"),

@@ -1,18 +1,12 @@
-// ethers and viem, which took no part in making the signatures: runs `tests/js/verify.mjs` as a
-// process.
+// ethers and viem, which took no part in making the signatures, as `tests/js/verify.mjs` asks them.
+// They are loaded once, into the process of the scenarios.
 
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import process from "node:process";
-import { fileURLToPath } from "node:url";
 
-const JUDGES = fileURLToPath(new URL("../../js/verify.mjs", import.meta.url));
+import { verify } from "../../js/verify.mjs";
 
 /** Fails unless both libraries accept every check. */
-export function judge(...checks) {
-  const run = spawnSync(process.execPath, [JUDGES], {
-    input: JSON.stringify(checks),
-    encoding: "utf8",
-  });
-  assert.equal(run.status, 0, `ethers or viem disagrees: ${run.stdout}${run.stderr}`);
+export async function judge(...checks) {
+  const { ok, text } = await verify(checks);
+  assert.ok(ok, `ethers or viem disagrees: ${text}`);
 }

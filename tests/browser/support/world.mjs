@@ -22,6 +22,12 @@ let site;
 let stack;
 let browser;
 
+/**
+ * What a browser stored when it had made a wallet, with the wallet and its secrets, by the options
+ * of the creation. Scenarios that need a wallet and do not test how it is made borrow it.
+ */
+const kept = new Map();
+
 before(async () => {
   const folder = name =>
     fileURLToPath(new URL(`../../../frontend-wasm/examples/${name}/dist`, import.meta.url));
@@ -49,8 +55,8 @@ class Scene {
   endings = [];
 
   /** A fresh profile. */
-  async profile(origin = stack.url, of = browser) {
-    const profile = await Profile.open(of, origin);
+  async profile(origin = stack.url, of = browser, options = {}) {
+    const profile = await Profile.open(of, origin, options);
     this.profiles.push(profile);
     return profile;
   }
@@ -70,6 +76,29 @@ class Scene {
     await this.learn(page, wallet.id);
     await page.openWallet(wallet.id);
     return { page, ...wallet };
+  }
+
+  /**
+   * A tab with a wallet that was made once for all scenarios with these options, unlocked. The
+   * profile is fresh, and stores what the browser stored when it had made the wallet. The parties
+   * remember what they signed before. A scenario that locks the wallet's key or replaces it makes
+   * a wallet of its own.
+   */
+  async borrow(options = {}) {
+    const name = JSON.stringify(options);
+    if (!kept.has(name)) {
+      const { page, ...made } = await this.wallet(options);
+      const storageState = await page.tab.context().storageState({ indexedDB: true });
+      kept.set(name, { made, storageState, secrets: [...this.secrets.known] });
+      return { page, ...made };
+    }
+    const { made, storageState, secrets } = kept.get(name);
+    this.secrets.known.push(...secrets);
+    const page = await this.open(await this.profile(undefined, undefined, { storageState }));
+    await page.openWallet(made.id);
+    await page.unlock();
+    await page.walletState("unlocked");
+    return { page, ...made };
   }
 
   /**
