@@ -1,6 +1,7 @@
 //! One module for each group of commands. Each has a `run` that takes the parsed options and
 //! returns when its command ends.
 
+pub(crate) mod account;
 pub(crate) mod audit;
 pub(crate) mod batch;
 pub(crate) mod card;

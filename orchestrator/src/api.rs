@@ -1,7 +1,10 @@
 //! The documents of the HTTP interface.
 
 use duet_bus::{Address, ends::StoredEnd};
-use duet_protocol::ids::{Epoch, PartyId, SessionId, WalletId};
+use duet_protocol::{
+    ids::{Epoch, PartyId, SessionId, WalletId},
+    public_key::DerivationPath,
+};
 use duet_wire::{
     JobEnded, JobId, JobRecord, JobResult, JobState, JobStateName, PayloadKindTag, Priority, Problem,
     Refusal, SignedResult, SigningRequest, TenantId,
@@ -428,6 +431,43 @@ pub struct WalletPage {
     /// The value of `after` for the next page. Absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<WalletId>,
+}
+
+/// An account of a wallet: a BIP-32 child of its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressView {
+    /// The path, as a signing request names it.
+    pub path: DerivationPath,
+    /// The Ethereum address.
+    #[serde(with = "address")]
+    pub address: [u8; 20],
+    /// The public key, SEC1 compressed.
+    #[serde(with = "hex_array")]
+    pub public_key: [u8; 33],
+}
+
+/// Accounts of a wallet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressPage {
+    /// The wallet.
+    pub wallet: WalletId,
+    /// In the order of their indices.
+    pub addresses: Vec<AddressView>,
+    /// The value of `from` for the next page. Absent where one path was asked for, and on the last
+    /// page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u32>,
+}
+
+/// A wallet's extended public key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XpubView {
+    /// The wallet.
+    pub wallet: WalletId,
+    /// The path of the key.
+    pub path: DerivationPath,
+    /// The key, as BIP-32 writes it.
+    pub xpub: String,
 }
 
 /// The data of an event `progress` in a job's event stream: a report of one speaker about the

@@ -14,6 +14,7 @@ use std::{
 use duet_bus::Bus;
 use duet_protocol::{
     codec,
+    extended_key::ExtendedPublicKey,
     ids::{PartyId, ShareIndex, WalletId},
     public_key::{ChainCode, DerivationPath, PublicKey},
 };
@@ -249,6 +250,40 @@ impl WalletFacts {
         keys
     }
 
+    /// The root key of `tenant`'s wallet, if every holder of a share describes it alike. So no
+    /// party alone can choose a wallet's addresses, unless it is the only one that holds a share.
+    ///
+    /// # Errors
+    /// When the tenant has no such wallet, when any party is silent, when a holder does not know
+    /// the wallet or has not committed it, or when two describe it differently.
+    pub(crate) fn agreed_root(&self, tenant: &TenantId) -> Result<ExtendedPublicKey, Refusal> {
+        if let Some(silence) = self.silence() {
+            return Err(silence.clone());
+        }
+        if !self.belongs_to(tenant) {
+            return Err(unknown_wallet());
+        }
+        // A party that does not answer might contradict those that do, also about who holds shares.
+        if let Some(Answer::Silent(refusal)) =
+            self.answers.values().find(|answer| matches!(answer, Answer::Silent(_)))
+        {
+            return Err(refusal.clone());
+        }
+        if !self.is_undisputed() || self.views().any(|view| view.tenant != *tenant) {
+            tracing::warn!("the parties describe a wallet differently: one of them lies about it");
+            return Err(disputed());
+        }
+        for index in [ShareIndex::Service, ShareIndex::Partner] {
+            if self.views().any(|view| view.party(index).is_some()) {
+                committed(self.view_of(index)?)?;
+            }
+        }
+        let view = self.views().next().ok_or_else(unknown_wallet)?;
+        PublicKey::from_bytes(&view.public_key)
+            .map(|key| ExtendedPublicKey::root(key, ChainCode(view.chain_code)))
+            .map_err(|_| disputed())
+    }
+
     /// The wallet as `tenant` sees it, if the tenant owns it.
     pub(crate) fn view(&self, tenant: &TenantId) -> Option<WalletView> {
         let own = || self.views().filter(|view| view.tenant == *tenant);
@@ -260,7 +295,7 @@ impl WalletFacts {
         });
         Some(WalletView {
             id: first.id,
-            address: first.address,
+            address: PublicKey::from_bytes(&first.public_key).map_or(first.address, |key| key.address()),
             public_key: first.public_key,
             chain_code: first.chain_code,
             epoch: first.epoch,
@@ -279,6 +314,13 @@ fn committed(view: &WalletInfo) -> Result<(), Refusal> {
     }
     let message = format!("the holder of share {} has not committed this wallet yet", view.index);
     Err(Refusal::new(Code::NotEnrolled, message))
+}
+
+/// The refusal to show a wallet's key while its parties describe it differently.
+pub(crate) fn disputed() -> Refusal {
+    let message = "the parties describe this wallet differently, so one of them lies; use none of its addresses \
+                   before their operators have found out which";
+    Refusal::new(Code::PeerMisbehaved, message)
 }
 
 fn child(view: &WalletInfo, path: &DerivationPath) -> Result<PublicKey, Refusal> {
@@ -711,6 +753,43 @@ mod tests {
             lie(&mut lying);
             assert!(!facts(known(lying), known(info(ShareIndex::Partner))).is_undisputed());
         }
+    }
+
+    #[test]
+    fn a_root_is_what_every_holder_says() {
+        let tenant: TenantId = "acme".parse().unwrap();
+        let refused = |facts: WalletFacts| facts.agreed_root(&tenant).unwrap_err().code;
+        let root = both().agreed_root(&tenant).unwrap();
+        assert_eq!(root.public_key().to_bytes(), info(ShareIndex::Service).public_key);
+        let honest = || known(info(ShareIndex::Service));
+        let mut prepared = info(ShareIndex::Partner);
+        prepared.status = WalletStatus::Prepared;
+        assert_eq!(refused(facts(honest(), known(prepared))), Code::NotEnrolled);
+        let lies: [fn(&mut WalletInfo); 4] = [
+            |info| info.public_key[0] ^= 1,
+            |info| info.chain_code[0] ^= 1,
+            |info| info.tenant = "other".parse().unwrap(),
+            |info| {
+                info.public_key[0] ^= 1;
+                info.parties[1] = None;
+            },
+        ];
+        for lie in lies {
+            let mut lying = info(ShareIndex::Partner);
+            lie(&mut lying);
+            assert_eq!(refused(facts(honest(), known(lying.clone()))), Code::PeerMisbehaved);
+            // A liar gains nothing while the other holder is away, or does not know the wallet.
+            let away = Answer::Silent(Refusal::new(Code::PartyAway, "away"));
+            if lying.tenant == tenant {
+                assert_eq!(refused(facts(away, known(lying.clone()))), Code::PartyAway);
+            }
+            if lying.parties[1].is_some() && lying.tenant == tenant {
+                assert!(facts(Answer::Unknown, known(lying)).agreed_root(&tenant).is_err());
+            }
+        }
+        assert_eq!(refused(facts(Answer::Unknown, Answer::Unknown)), Code::UnknownWallet);
+        let other = "other".parse().unwrap();
+        assert_eq!(both().agreed_root(&other).unwrap_err().code, Code::UnknownWallet);
     }
 
     /// Why `pair` cannot sign when the service's answer is changed by `change`.

@@ -16,6 +16,8 @@
 //! | `GET /v1/results?after=&limit=` | how the tenant's jobs ended, in order, from a cursor on |
 //! | `GET /v1/results/events?after=` | the same as server-sent events, and on |
 //! | `GET /v1/wallets`, `GET /v1/wallets/{id}` | the tenant's wallets |
+//! | `GET /v1/wallets/{id}/addresses?path=`, `…?from=&limit=` | one account of a wallet; a page of its accounts `m/0/i` |
+//! | `GET /v1/wallets/{id}/xpub?path=` | a wallet's extended public key |
 //! | `POST /v1/webhooks`, `GET /v1/webhooks` | adds an endpoint for results; the tenant's endpoints |
 //! | `GET /v1/webhooks/{id}`, `DELETE /v1/webhooks/{id}` | one endpoint; removes it |
 //! | `POST /v1/webhooks/{id}/enable`, `…/test`, `…/replay` | delivers again after failures; a test; results once more |
@@ -26,6 +28,7 @@
 //! Everything under `/v1` but its description needs `Authorization: Bearer <token>`. Refusals are
 //! problem+json with a stable `code`. Each answer carries an `x-request-id`.
 
+mod accounts;
 mod approvals;
 mod batches;
 mod dead_letters;
@@ -123,6 +126,8 @@ fn versioned_routes() -> Vec<Route> {
         Route::get("/v1/results/events", results::follow),
         Route::get("/v1/wallets", wallets::list),
         Route::get("/v1/wallets/{id}", wallets::show),
+        Route::get("/v1/wallets/{id}/addresses", accounts::addresses),
+        Route::get("/v1/wallets/{id}/xpub", accounts::xpub),
         Route::post("/v1/webhooks", webhooks::add),
         Route::get("/v1/webhooks", webhooks::list),
         Route::get("/v1/webhooks/{id}", webhooks::show),

@@ -56,6 +56,7 @@
 //! A tenant can cancel a job only while it waits. While a session runs, the signature may already
 //! exist.
 
+mod accounts;
 mod actions;
 pub mod api;
 mod approval;

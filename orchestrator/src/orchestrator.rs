@@ -8,6 +8,7 @@ use duet_wire::signing::SigningKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    accounts::Accounts,
     approval::Nonces,
     attempts::Attempts,
     auth::Tokens,
@@ -48,6 +49,7 @@ pub struct Orchestrator {
     pub(crate) meta: Bucket<Epochs>,
     pub(crate) board: Arc<Board>,
     pub(crate) directory: Directory,
+    pub(crate) accounts: Accounts,
     pub(crate) webhooks: Endpoints,
     pub(crate) retries: Arc<Retries>,
     pub(crate) deliverer: Deliverer,

@@ -20,6 +20,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    accounts::Accounts,
     approval,
     attempts::{self, Attempts},
     auth::{TenantAccess, Tokens},
@@ -227,6 +228,7 @@ impl ApiServer {
         getrandom::fill(&mut seed).map_err(|error| OrchestratorError::Entropy(error.to_string()))?;
         let orchestrator = Arc::new(Orchestrator {
             directory: Directory::new(&bus, config.parties, config.queue.directory_age),
+            accounts: Accounts::default(),
             bus,
             broker: BrokerProof::new(config.trust_broker),
             clock: clock.clone(),

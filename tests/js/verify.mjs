@@ -10,6 +10,8 @@
 //   { "kind": "typed_data", "address", "signature",
 //     "typed_data": { types, domain, primaryType, message } }
 //   { "kind": "digest", "address", "signature", "digest" }
+//   { "kind": "account", "address", "xpub", "path": "m/0/5", "below"?: "m/0" }: the address is the
+//     one at `path`, derived from the extended public key of the path `below` (m)
 //
 // The verdict repeats an optional `name`. An optional `digest` is compared with the one that each
 // library computes from the payload. Signatures are 65 bytes, r ‖ s ‖ v, with v in 0, 1, 27, 28.
@@ -25,7 +27,9 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 
 import {
+  HDNodeWallet,
   Signature,
+  SigningKey,
   Transaction,
   TypedDataEncoder,
   getAddress,
@@ -41,6 +45,7 @@ import {
   recoverTransactionAddress,
   serializeTransaction,
 } from "viem";
+import { HDKey, publicKeyToAddress } from "viem/accounts";
 
 const HALF_ORDER = 0x7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a0n;
 
@@ -142,6 +147,20 @@ const KINDS = {
   async digest(check, problems) {
     const digest = hexOf(check.digest, "digest", 32);
     return judge(signatureOf(check), { ethers: digest, viem: digest }, problems);
+  },
+
+  async account(check) {
+    const below = check.below ?? "m";
+    if (check.path !== below && !check.path.startsWith(`${below}/`))
+      throw new Error(`${check.path} is not below ${below}`);
+    const path = `m${check.path.slice(below.length)}`;
+    const ethers = HDNodeWallet.fromExtendedKey(check.xpub);
+    const viem = HDKey.fromExtendedKey(check.xpub).derive(path);
+    const point = `0x${Buffer.from(viem.publicKey).toString("hex")}`;
+    return {
+      ethers: { signer: path === "m" ? ethers.address : ethers.derivePath(path.slice(2)).address },
+      viem: { signer: publicKeyToAddress(SigningKey.computePublicKey(point, false)) },
+    };
   },
 };
 

@@ -1,6 +1,7 @@
 //! The end-to-end tests, in one program. It is linked once, and waiting tests leave the processor
 //! to others.
 
+mod accounts;
 mod answers;
 mod at_rest;
 mod attack;

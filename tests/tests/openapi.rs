@@ -157,6 +157,15 @@ async fn answers_about_jobs__should_be_as_described() {
     let missing = api.get(&format!("/v1/wallets/{}", "5a".repeat(32))).await.unwrap();
     assert_eq!(missing.status, 404);
     described.assert_may("get", "/v1/wallets/{id}", &missing);
+    for (query, status) in [("", 200), ("?from=2147483647", 200), ("?path=m/1/2", 200), ("?path=m/0h", 400)] {
+        let path = format!("/v1/wallets/{}/addresses{query}", wallet.id);
+        let answer = api.get(&path).await.unwrap();
+        assert_eq!(answer.status, status, "{answer:?}");
+        described.assert_may("get", "/v1/wallets/{id}/addresses", &answer);
+    }
+    let xpub = api.get(&format!("/v1/wallets/{}/xpub", wallet.id)).await.unwrap();
+    assert_eq!(xpub.status, 200);
+    described.assert_may("get", "/v1/wallets/{id}/xpub", &xpub);
     for path in ["/healthz", "/readyz"] {
         described.assert_may("get", path, &api.get(path).await.unwrap());
     }

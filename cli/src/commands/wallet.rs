@@ -27,7 +27,10 @@ use serde::Serialize;
 use self::backup::{BackupArguments, OpenArguments};
 use crate::{
     broker::{self, COMMAND_PATIENCE},
-    commands::culprit,
+    commands::{
+        account::{self, AddressArguments, XpubArguments},
+        culprit,
+    },
     config::{BrokerOptions, CredentialsOptions, TenantOptions},
     device::{self, DeviceOptions, WalletReport},
     error::CliError,
@@ -58,6 +61,13 @@ pub(crate) enum WalletCommand {
         #[command(flatten)]
         device: DeviceOptions,
     },
+    /// Print addresses of a wallet's accounts, m/0/0 and on, each of which signs under its path
+    Address(AddressArguments),
+    /// Print a wallet's extended public key, from which other programs derive its addresses.
+    ///
+    /// It is not secret, but keep it from strangers: it links all accounts below it. Together with
+    /// the private key of one of these accounts, it gives the private key of the whole wallet.
+    Xpub(XpubArguments),
     /// Make a new Paillier key for a wallet: this ends a lock, but no quarantine
     Rotate {
         /// The wallet [default: the only one]
@@ -344,6 +354,14 @@ pub(crate) async fn run(command: WalletCommand, output: Output) -> Result<(), Cl
         WalletCommand::Backup(arguments) => backup::backup(arguments, output).await,
         WalletCommand::Rehearse(arguments) => backup::rehearse(arguments, output).await,
         WalletCommand::Restore(arguments) => backup::restore(arguments, output).await,
+        WalletCommand::Address(arguments) => {
+            let wallet = device::pick(&arguments.device.open().await?, arguments.wallet.as_ref()).await?;
+            account::address(&wallet, &arguments, output)
+        }
+        WalletCommand::Xpub(arguments) => {
+            let wallet = device::pick(&arguments.device.open().await?, arguments.wallet.as_ref()).await?;
+            account::xpub(&wallet, arguments.path, output)
+        }
         WalletCommand::AcceptCulprit { card, device } => {
             culprit::accept(device.open().await?.context(), card, output).await
         }

@@ -31,6 +31,7 @@ pub mod dealing;
 #[doc(hidden)]
 pub mod door;
 pub mod enrolment;
+pub mod extended_key;
 pub mod hedge;
 mod holding;
 pub mod identity;

@@ -15,8 +15,9 @@ use sha3::{Digest as _, Keccak256};
 /// The longest derivation path, in steps.
 pub const MAX_PATH_DEPTH: usize = 10;
 
-/// The first index that BIP-32 calls hardened. Hardened children need the private key.
-const HARDENED: u32 = 0x8000_0000;
+/// The largest index of a step, 2^31 − 1. BIP-32 calls those above it hardened: such children need
+/// the private key.
+pub const MAX_INDEX: u32 = 0x7fff_ffff;
 
 /// Why bytes or text are not a public key, or a child cannot be derived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -211,8 +212,13 @@ pub enum InvalidPath {
     #[error("expected a path such as m or m/0/5")]
     Syntax,
     /// Hardened children need the whole private key, which no party has.
-    #[error("hardened steps cannot be derived for a shared key")]
+    #[error(
+        "hardened steps (0' or 0h, and indices above {MAX_INDEX}) cannot be derived for a shared key; use m/0/0 and on"
+    )]
     Hardened,
+    /// A step above 2^32 − 1. Those from 2^31 on are [`Self::Hardened`].
+    #[error("an index of a path is at most {MAX_INDEX}")]
+    Index,
     /// More than [`MAX_PATH_DEPTH`] steps.
     #[error("a path has at most {MAX_PATH_DEPTH} steps")]
     TooDeep,
@@ -236,7 +242,7 @@ impl DerivationPath {
     pub fn new(indices: Vec<u32>) -> Result<Self, InvalidPath> {
         if indices.len() > MAX_PATH_DEPTH {
             Err(InvalidPath::TooDeep)
-        } else if indices.iter().any(|index| *index >= HARDENED) {
+        } else if indices.iter().any(|index| *index > MAX_INDEX) {
             Err(InvalidPath::Hardened)
         } else {
             Ok(Self(indices))
@@ -272,10 +278,11 @@ impl FromStr for DerivationPath {
                 return Err(InvalidPath::Hardened);
             }
             // One spelling per path: no signs, no leading zeros.
-            if !part.bytes().all(|b| b.is_ascii_digit()) || (part.len() > 1 && part.starts_with('0')) {
+            let is_number = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+            if !is_number || (part.len() > 1 && part.starts_with('0')) {
                 return Err(InvalidPath::Syntax);
             }
-            indices.push(part.parse().map_err(|_| InvalidPath::Syntax)?);
+            indices.push(part.parse().map_err(|_| InvalidPath::Index)?);
         }
         Self::new(indices)
     }
@@ -393,7 +400,7 @@ mod tests {
             ("m/01", InvalidPath::Syntax),
             ("m/+1", InvalidPath::Syntax),
             ("m/-1", InvalidPath::Syntax),
-            ("m/4294967296", InvalidPath::Syntax),
+            ("m/4294967296", InvalidPath::Index),
             ("m/0'", InvalidPath::Hardened),
             ("m/2147483648", InvalidPath::Hardened),
             ("m/0/0/0/0/0/0/0/0/0/0/0", InvalidPath::TooDeep),

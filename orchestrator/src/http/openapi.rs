@@ -13,13 +13,14 @@ mod schemas;
 use std::sync::LazyLock;
 
 use axum::{body::Bytes, http::header, response::IntoResponse};
+use duet_protocol::public_key::MAX_INDEX;
 use duet_wire::{
     Code, Priority, batch::MAX_BATCH_SIZE_BYTES, error::ERRORS_PAGE, request::MAX_REQUEST_SIZE_BYTES,
 };
 use serde_json::{Map, Value, json};
 
 use self::schemas::of;
-use super::{MAX_CONCURRENT_BATCHES, jobs, results, wallets, webhooks};
+use super::{MAX_CONCURRENT_BATCHES, accounts, jobs, results, wallets, webhooks};
 
 /// `GET /v1/openapi.json`
 pub(super) async fn show() -> impl IntoResponse {
@@ -233,6 +234,21 @@ fn resumed() -> Value {
     in_header("Last-Event-ID", false, &of("Cursor"), description)
 }
 
+/// Why accounts may not be shown. Any of the codes with which a party is silent may come as well.
+const OF_ACCOUNTS: [Code; 6] = [
+    Code::MalformedJson,
+    Code::InvalidPayload,
+    Code::UnknownWallet,
+    Code::NotEnrolled,
+    Code::PeerMisbehaved,
+    Code::PartyAway,
+];
+
+/// An index of a derivation path.
+fn index() -> Value {
+    json!({ "type": "integer", "minimum": 0, "maximum": MAX_INDEX, "default": 0 })
+}
+
 fn operations() -> Vec<Operation> {
     let mut all = job_operations();
     all.extend(result_operations());
@@ -415,6 +431,7 @@ fn result_operations() -> Vec<Operation> {
             .streams("Server-sent events, without an end.")
             .refuses([C::MalformedJson, C::QueueFull, C::CursorGone]),
         operation("get", "/v1/wallets", "listWallets", "The tenant's wallets, in the order of their ids")
+            .described("A wallet that its parties describe differently is left out; `showWallet` says so.")
             .with([
                 after("WalletId", "The last wallet of the page before: `next` there."),
                 limit(wallets::DEFAULT_PAGE, wallets::MAX_PAGE),
@@ -424,7 +441,30 @@ fn result_operations() -> Vec<Operation> {
         operation("get", "/v1/wallets/{id}", "showWallet", "One wallet, and which of its pairs can sign now")
             .with([in_path("WalletId")])
             .answers(200, "The wallet.", "Wallet")
-            .refuses([C::UnknownWallet]),
+            .refuses([C::UnknownWallet, C::PeerMisbehaved]),
+        operation("get", "/v1/wallets/{id}/addresses", "listAddresses", "Accounts of a wallet: one path, or a page of m/0/i")
+            .described(
+                "The orchestrator derives the addresses from the wallet's key and chain code, as every party describes them that \
+                 holds a share; it refuses while one of them is silent or they disagree. Once they have agreed it asks them no more. \
+                 A signing request with the same `path` is signed for that address.",
+            )
+            .with([
+                in_path("WalletId"),
+                in_query("path", &of("Path"), "Only the account of this path. Not together with the others."),
+                in_query("from", &index(), "The `i` of the first account `m/0/i`: `next` of the page before."),
+                limit(accounts::DEFAULT_PAGE, accounts::MAX_PAGE),
+            ])
+            .answers(200, "The accounts.", "AddressPage")
+            .refuses(OF_ACCOUNTS),
+        operation("get", "/v1/wallets/{id}/xpub", "showXpub", "A wallet's extended public key, to watch its accounts")
+            .described(
+                "From it any BIP-32 library derives the addresses without Duet. It is no secret, but keep it from strangers: it links \
+                 all accounts below it, and **together with the private key of one of them it gives the private key of the key it \
+                 stands for**. For the path `m` that is the whole wallet.",
+            )
+            .with([in_path("WalletId"), in_query("path", &of("Path"), "The path of the key; `m` when absent.")])
+            .answers(200, "The key.", "Xpub")
+            .refuses(OF_ACCOUNTS),
     ]
 }
 

@@ -13,6 +13,7 @@ use duet_wire::Code;
 use super::{ApiError, Caller, PageParameters};
 use crate::{
     api::{WalletPage, WalletView},
+    directory::disputed,
     orchestrator::Orchestrator,
 };
 
@@ -34,8 +35,11 @@ pub(super) async fn list(
         .map_err(|_| ApiError::new(Code::MalformedJson, "after: expected a wallet's id"))?;
     let limit = limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
     let (facts, more) = orchestrator.directory.list(&tenant, after, limit).await?;
-    let wallets: Vec<WalletView> = facts.iter().filter_map(|facts| facts.view(&tenant)).collect();
-    let next = wallets.last().map(|wallet| wallet.id).filter(|_| more);
+    let all: Vec<_> = facts.iter().filter_map(|facts| Some((facts, facts.view(&tenant)?))).collect();
+    let next = all.last().map(|(_, wallet)| wallet.id).filter(|_| more);
+    // The address of a disputed wallet would be what the first of its parties chose.
+    let undisputed = all.into_iter().filter(|(facts, _)| facts.is_undisputed());
+    let wallets: Vec<WalletView> = undisputed.map(|(_, wallet)| wallet).collect();
     Ok(Json(WalletPage { wallets, next }))
 }
 
@@ -51,5 +55,10 @@ pub(super) async fn show(
     if let Some(refusal) = facts.silence() {
         return Err(refusal.clone().into());
     }
-    facts.view(&tenant).map(Json).ok_or_else(|| unknown_wallet().into())
+    let view = facts.view(&tenant).ok_or_else(unknown_wallet)?;
+    // Its address would be what the first of them chose.
+    if !facts.is_undisputed() {
+        return Err(disputed().into());
+    }
+    Ok(Json(view))
 }

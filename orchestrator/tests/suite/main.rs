@@ -9,6 +9,7 @@
 )]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
+mod accounts;
 mod attempts;
 mod batches;
 mod behind_nginx;

@@ -145,6 +145,8 @@ pub(crate) struct World {
     pub(crate) late: Notify,
     /// The party that does not know the wallet.
     pub(crate) ignorant: Mutex<Option<ShareIndex>>,
+    /// The party that claims another key for every wallet.
+    pub(crate) liar: Mutex<Option<ShareIndex>>,
     /// The revocations that the parties keep: the party, and the hash of the request.
     pub(crate) revoked: Mutex<Vec<(ShareIndex, [u8; 32])>>,
     /// How many revocations they refuse first, because their stores fail.
@@ -315,7 +317,12 @@ async fn play_card_request(world: Arc<World>, index: ShareIndex, incoming: Incom
             CardReply::Refused(Refusal::new(Code::UnknownWallet, "as the test says"))
         }
         CardRequest::Wallet { id } if id == world.wallet.id || id == world.other_wallet.id => {
-            CardReply::Wallet { wallet: Box::new(world.info(index, world.wallet_of(id))) }
+            let mut info = world.info(index, world.wallet_of(id));
+            if *world.liar.lock().unwrap() == Some(index) {
+                info.public_key = Wallet::new(99).public_key();
+                info.address = Wallet::new(99).address();
+            }
+            CardReply::Wallet { wallet: Box::new(info) }
         }
         CardRequest::Wallets { after, .. } => {
             let wallets = if after.is_none() { vec![world.info(index, &world.wallet)] } else { vec![] };
@@ -458,6 +465,7 @@ impl Rig {
             invited: invited_sender,
             late: Notify::new(),
             ignorant: Mutex::default(),
+            liar: Mutex::default(),
             revoked: Mutex::default(),
             busy: AtomicU32::default(),
             remembered: Mutex::default(),

@@ -121,6 +121,12 @@ fn names() -> Vec<(&'static str, Value)> {
         ("JobId", hexadecimal(16, "A job: derived from tenant and idempotency key.")),
         ("BatchId", hexadecimal(16, "A batch: derived from its jobs.")),
         ("WalletId", hexadecimal(32, "A wallet.")),
+        (
+            "Path",
+            json!({ "type": "string", "examples": ["m", "m/0/5"],
+                "description": "A key of a wallet: `m`, its own, or a BIP-32 child such as `m/0/5`. At most ten steps, none of \
+                 them hardened: each is a number up to 2147483647, without leading zeros." }),
+        ),
         ("SessionId", hexadecimal(16, "One attempt of two parties at a signature.")),
         ("WebhookId", hexadecimal(16, "A webhook.")),
         ("Tenant", token("A tenant's name.")),

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use duet_protocol::ids::{Epoch, SessionId, WalletId};
+use duet_protocol::{
+    ids::{Epoch, SessionId, WalletId},
+    public_key::DerivationPath,
+};
 use duet_wire::{
     Code, JobId, JobRecord, JobResult, JobState, JobStateName, PayloadKindTag, Priority, Problem,
     RecoverableSignature, Refusal, SignedRequest, SignedResult,
@@ -20,8 +23,8 @@ use serde_json::{Value, json, value::RawValue};
 use super::{Coverage, Schemas, mutations, named, note, objects, properties};
 use crate::{
     api::{
-        BatchAnswer, BatchItemView, BatchJobView, BatchView, EndPage, EndView, ItemStatus, JobPage, JobView,
-        PairView, ProgressEvent, WalletPage, WalletView,
+        AddressPage, AddressView, BatchAnswer, BatchItemView, BatchJobView, BatchView, EndPage, EndView,
+        ItemStatus, JobPage, JobView, PairView, ProgressEvent, WalletPage, WalletView, XpubView,
     },
     http::{
         ApiError,
@@ -260,6 +263,13 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
     let alive = Alive { status: "alive", version: "0.1.0", now_ms: 1, max_in_flight: 32 };
     let accepted = |delivery, replay| ReplayAccepted { delivery, replay };
     vec![
+        ("AddressPage", {
+            let path: DerivationPath = "m/0/0".parse().unwrap();
+            let addresses = vec![AddressView { path, address: [1; 20], public_key: [2; 33] }];
+            let page =
+                |next| AddressPage { wallet: WalletId([0x11; 32]), addresses: addresses.clone(), next };
+            values([page(None), page(Some(1))])
+        }),
         ("Alive", values([alive])),
         ("Approved", values([Noted { parties: vec!["service".to_owned()] }])),
         ("Batch", values([batch])),
@@ -303,6 +313,14 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
             values(webhooks().pop().map(|webhook| WebhookCreated { webhook, secret: "whsec_x".to_owned() })),
         ),
         ("WebhookPage", values([WebhookPage { webhooks: webhooks() }])),
+        (
+            "Xpub",
+            values([XpubView {
+                wallet: WalletId([0x11; 32]),
+                path: DerivationPath::root(),
+                xpub: format!("xpub{}", "6".repeat(107)),
+            }]),
+        ),
     ]
 }
 

@@ -141,12 +141,7 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
         ),
         ("tenant", true, of("Tenant")),
         ("wallet", true, of("WalletId")),
-        (
-            "path",
-            false,
-            json!({ "type": "string", "examples": ["m", "m/1/2"],
-                "description": "Which key signs: `m`, the default, or a BIP-32 child, `m/1/2`; no hardened step." }),
-        ),
+        ("path", false, as_a(of("Path"), "Which key signs; `m` when absent.")),
         ("payload", true, of("Payload")),
         ("idempotency_key", true, of("IdempotencyKey")),
         ("issued_at", false, number("When it was signed, in seconds since 1970; required in version 2.")),

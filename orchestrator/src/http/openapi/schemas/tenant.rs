@@ -40,7 +40,32 @@ pub(super) fn wallets() -> Vec<(&'static str, Value)> {
         ("requesters", true, list(&object("A requester.", requester), "Who may ask for signatures.")),
         ("pairs", true, list(&object("A pair.", pair), "What each pair can do.")),
     ];
+    let account = [
+        ("path", true, of("Path")),
+        ("address", true, address("Its Ethereum address, with its EIP-55 checksum.")),
+        ("public_key", true, hexadecimal(33, "Its public key, SEC1 compressed.")),
+    ];
+    let xpub = [
+        ("wallet", true, of("WalletId")),
+        ("path", true, of("Path")),
+        (
+            "xpub",
+            true,
+            json!({ "type": "string", "pattern": "^xpub[1-9A-HJ-NP-Za-km-z]{107}$", "description": "The key, as BIP-32 writes it." }),
+        ),
+    ];
+    let addresses = [
+        ("wallet", true, of("WalletId")),
+        ("addresses", true, list(&object("An account.", account), "In the order of their indices.")),
+        (
+            "next",
+            false,
+            number("What to pass as `from` for the next page; absent for one path and on the last page."),
+        ),
+    ];
     vec![
+        ("AddressPage", object("Accounts of a wallet.", addresses)),
+        ("Xpub", object("An extended public key of a wallet.", xpub)),
         ("Wallet", object("A wallet.", wallet)),
         (
             "WalletPage",
