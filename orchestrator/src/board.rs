@@ -274,11 +274,7 @@ impl Board {
         jobs.count(&summary);
         let record = &snapshot.value;
         if matches!(record.state, JobState::Queued) {
-            let ticket = Ticket {
-                priority: record.priority,
-                since_ms: record.created_at_ms,
-                due_ms: summary.next_attempt_at_ms,
-            };
+            let ticket = Ticket::of(record, summary.next_attempt_at_ms);
             jobs.queue.put(&record.tenant, record.id, ticket);
             self.freed.send_replace(());
         } else {
@@ -460,7 +456,13 @@ impl Board {
 
     /// How many jobs wait, by reason.
     pub(crate) fn reasons(&self) -> Reasons {
-        self.lock().reasons.clone()
+        let jobs = self.lock();
+        jobs.queue.reasons(jobs.reasons.clone())
+    }
+
+    /// The party for whose seats the job waits, if it is parked. Its entry does not say so.
+    pub(crate) fn lacks_seat_of(&self, tenant: &TenantId, job: JobId) -> Option<PartyId> {
+        self.lock().queue.lacks_seat_of(tenant, job).cloned()
     }
 
     /// Ends the rest of up to `most` jobs that wait for parties that were silent. Returns them.

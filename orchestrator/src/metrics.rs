@@ -513,8 +513,9 @@ impl Collector for Present {
             let labels = [("state", state)];
             ConstGauge::new(whole(jobs)).encode(metric.encode_family(&labels)?)?;
         }
-        let help = "*all*: jobs that wait for the reason `code`, by what the orchestrators wrote. Watch for: above 0 for \
-                    minutes: docs/errors.md says what to do";
+        let help = "*all*: jobs that wait for the reason `code`, by what the orchestrators wrote, except that `no-seat` \
+                    also counts those that this process holds back. Watch for: above 0 for minutes: docs/errors.md says \
+                    what to do";
         let mut metric = encoder.encode_descriptor("duet_jobs_waiting", help, None, MetricType::Gauge)?;
         for (code, jobs) in self.0.board.reasons().by_code() {
             let labels = [("code", code.as_str())];
@@ -550,8 +551,8 @@ impl Collector for Present {
                 ConstGauge::new(of(total)).encode(metric.encode_family(&labels)?)?;
             }
         }
-        let help = "jobs that this process holds back until the party has a seat for them. Watch for: it stays at 256: the \
-                    process starts no job of any party";
+        let help = "jobs that this process holds back until the party has a seat for them. Watch for: grows and does not \
+                    fall: add workers or seats";
         let mut metric = encoder.encode_descriptor("duet_jobs_parked", help, None, MetricType::Gauge)?;
         for (party, _) in &totals {
             let labels = [("party", party.as_str())];

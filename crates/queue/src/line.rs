@@ -19,21 +19,46 @@
 //!   Where any job of that priority would do, an announcement starts the job it names. So two
 //!   orchestrators with an announcement each do not reach for the same job.
 //!
-//! - **A job that found no seat** is parked under the party that had none. It is released in the
-//!   same order, as many jobs at a time as there are seats. So the queue does not look at a full
-//!   party's jobs again and again.
+//! - **A job that found no seat** is parked under the party that had none. Other new jobs of its
+//!   [`Group`] need the same party, so they are parked without a look. All are released in the same
+//!   order, as many jobs at a time as there are seats. So a full party holds up no job of another
+//!   party, however many of its own wait, and each group of them costs one look.
 //!
-//! A start costs the logarithm of the number of waiting jobs, and one step for each tenant at its
-//! limit.
+//! A start costs the logarithm of the number of waiting jobs, one step for each tenant at its
+//! limit, and at most [`MAX_SKIPPED`] steps past jobs of full parties.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 
-use duet_protocol::ids::PartyId;
-use duet_wire::{JobId, Priority, TenantId};
+use duet_protocol::ids::{PartyId, WalletId};
+use duet_wire::{Code, JobId, JobRecord, Pair, Priority, SigningRequest, TenantId};
 
-/// How many jobs may be parked before the queue starts no more of them. Each was looked at once for
-/// nothing. Jobs that need other parties wait with them until a seat is free.
-const MAX_PARKED: usize = 256;
+use crate::reasons::{self, Reasons};
+
+/// How many jobs one call of [`FairQueue::next`] parks without a look. The next one is looked at,
+/// so that the call ends.
+const MAX_SKIPPED: usize = 1024;
+
+/// Jobs that need the same parties: they have one wallet, allow the same pairs in the same order,
+/// and were not tried yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    wallet: WalletId,
+    pairs: [Option<Pair>; Pair::ALL.len()],
+}
+
+impl Group {
+    /// The group of `record`'s job; `None` for a job that was tried, whose attempts may have ruled
+    /// out a pair, or whose request does not parse.
+    #[must_use]
+    pub fn of(record: &JobRecord) -> Option<Self> {
+        if !record.attempts.is_empty() {
+            return None;
+        }
+        let request = SigningRequest::from_json(&record.request.body).ok()?;
+        let mut pairs = request.pairs.iter().copied();
+        Some(Self { wallet: request.wallet, pairs: core::array::from_fn(|_| pairs.next()) })
+    }
+}
 
 /// A queued job's place in the fair queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +69,24 @@ pub struct Ticket {
     pub since_ms: u64,
     /// The job may start at this time or later, in milliseconds since 1970.
     pub due_ms: u64,
+    /// The jobs that wait for the same seats.
+    pub group: Option<Group>,
+    /// Why the job waits, by its record. A seat that is lacking counts instead.
+    pub noted: Option<Code>,
+}
+
+impl Ticket {
+    /// The ticket of a queued job, which may start at `due_ms`.
+    #[must_use]
+    pub fn of(record: &JobRecord, due_ms: u64) -> Self {
+        Self {
+            priority: record.priority,
+            since_ms: record.created_at_ms,
+            due_ms,
+            group: Group::of(record),
+            noted: reasons::of(record),
+        }
+    }
 }
 
 /// The fair queue's answer: which job is next.
@@ -65,6 +108,15 @@ struct Job {
     in_hand: bool,
     /// The party that had no seat for it.
     parked: Option<PartyId>,
+    /// Whether it was released since it was parked, so that it is looked at next.
+    is_released: bool,
+}
+
+impl Job {
+    /// The group whose lack of a seat is the job's as well.
+    fn lacks(&self) -> Option<Group> {
+        self.ticket.filter(|_| !self.is_released)?.group
+    }
 }
 
 /// The jobs of one priority that may start, in their order.
@@ -117,6 +169,10 @@ pub struct FairQueue {
     resting: BTreeSet<(u64, TenantId, JobId)>,
     /// The jobs that are parked under each party, in their order.
     parked: BTreeMap<PartyId, FairQueue>,
+    /// The groups of jobs that need a seat of a party under which jobs are parked.
+    lacking: BTreeMap<Group, PartyId>,
+    /// The reasons that the records of the parked jobs show.
+    hidden: Reasons,
     max_in_hand_per_tenant: usize,
 }
 
@@ -129,6 +185,8 @@ impl FairQueue {
             ready_tenants: VecDeque::new(),
             resting: BTreeSet::new(),
             parked: BTreeMap::new(),
+            lacking: BTreeMap::new(),
+            hidden: Reasons::default(),
             max_in_hand_per_tenant,
         }
     }
@@ -180,36 +238,47 @@ impl FairQueue {
     pub fn next(&mut self, now_ms: u64, named: Option<(&TenantId, JobId)>) -> Next {
         self.wake(now_ms);
         let limit = self.max_in_hand_per_tenant;
-        let has_room = |tenants: &BTreeMap<TenantId, Tenant>, tenant| {
-            tenants.get(tenant).is_some_and(|entry| entry.in_hand < limit)
-        };
-        let Some(position) = self.ready_tenants.iter().position(|tenant| has_room(&self.tenants, tenant))
-        else {
-            let is_over = self.ready_tenants.is_empty() && self.parked.is_empty();
-            return if is_over { Next::NoJob } else { Next::Crowded };
-        };
-        if self.parked.values().map(FairQueue::len).sum::<usize>() >= MAX_PARKED {
-            return Next::Crowded;
+        let mut skipped = 0;
+        loop {
+            let has_room = |tenant| self.tenants.get(tenant).is_some_and(|entry| entry.in_hand < limit);
+            let Some(position) = self.ready_tenants.iter().position(has_room) else {
+                let is_over = self.ready_tenants.is_empty() && self.parked.is_empty();
+                return if is_over { Next::NoJob } else { Next::Crowded };
+            };
+            let Some(tenant) = self.ready_tenants.get(position).cloned() else { return Next::NoJob };
+            let Some(entry) = self.tenants.get_mut(&tenant) else { return Next::NoJob };
+            let named = named
+                .filter(|(owner, _)| **owner == tenant)
+                .and_then(|(_, job)| Some((entry.jobs.get(&job)?.ticket?.since_ms, job)));
+            let Some((lane, _)) = entry.next_lane() else { return Next::NoJob };
+            let place = named.filter(|place| lane.contains(place)).or_else(|| lane.first().copied());
+            let Some((since_ms, job)) = place else { return Next::NoJob };
+            if skipped < MAX_SKIPPED
+                && let Some(party) = entry.jobs.get(&job).and_then(|known| self.lacking.get(&known.lacks()?))
+            {
+                let party = party.clone();
+                skipped += 1;
+                self.unfile(&tenant, job);
+                self.park_under(&tenant, job, &party);
+                continue;
+            }
+            if let Some((lane, credit)) = entry.next_lane() {
+                lane.remove(&(since_ms, job));
+                *credit -= 1;
+            }
+            if let Some(known) = entry.jobs.get_mut(&job) {
+                known.in_hand = true;
+                known.is_released = false;
+            }
+            entry.in_hand += 1;
+            entry.in_turn = entry.has_starts();
+            let is_in_turn = entry.in_turn;
+            self.ready_tenants.remove(position);
+            if is_in_turn {
+                self.ready_tenants.push_back(tenant.clone());
+            }
+            return Next::Job(tenant, job);
         }
-        let Some(tenant) = self.ready_tenants.remove(position) else { return Next::NoJob };
-        let Some(entry) = self.tenants.get_mut(&tenant) else { return Next::NoJob };
-        let named = named
-            .filter(|(owner, _)| **owner == tenant)
-            .and_then(|(_, job)| Some((entry.jobs.get(&job)?.ticket?.since_ms, job)));
-        let Some((lane, credit)) = entry.next_lane() else { return Next::NoJob };
-        let place = named.filter(|place| lane.contains(place)).or_else(|| lane.first().copied());
-        let Some((since_ms, job)) = place else { return Next::NoJob };
-        lane.remove(&(since_ms, job));
-        *credit -= 1;
-        if let Some(known) = entry.jobs.get_mut(&job) {
-            known.in_hand = true;
-        }
-        entry.in_hand += 1;
-        entry.in_turn = entry.has_starts();
-        if entry.in_turn {
-            self.ready_tenants.push_back(tenant.clone());
-        }
-        Next::Job(tenant, job)
     }
 
     /// Puts a named job in hand, whether or not it is queued here and however many places its
@@ -248,13 +317,26 @@ impl FairQueue {
     }
 
     /// Parks a job in hand under the party that has no seat for it, unless it is no longer queued.
+    /// The other jobs of its group are parked when their turn comes.
     pub fn park(&mut self, tenant: &TenantId, job: JobId, party: &PartyId) {
-        let entry = self.tenants.get_mut(tenant).and_then(|entry| entry.jobs.get_mut(&job));
-        let Some(known) = entry.filter(|known| known.in_hand && known.parked.is_none()) else { return };
+        let known = self.tenants.get(tenant).and_then(|entry| entry.jobs.get(&job));
+        let Some(known) = known.filter(|known| known.in_hand && known.parked.is_none()) else { return };
+        let Some(ticket) = known.ticket else { return };
+        if let Some(group) = ticket.group {
+            self.lacking.insert(group, party.clone());
+        }
+        self.park_under(tenant, job, party);
+    }
+
+    fn park_under(&mut self, tenant: &TenantId, job: JobId, party: &PartyId) {
+        let known = self.tenants.get_mut(tenant).and_then(|entry| entry.jobs.get_mut(&job));
+        let Some(known) = known else { return };
         let Some(ticket) = known.ticket else { return };
         known.parked = Some(party.clone());
+        known.is_released = false;
+        self.hidden.add(ticket.noted);
         let parked = self.parked.entry(party.clone()).or_insert_with(|| Self::new(usize::MAX));
-        parked.put(tenant, job, Ticket { due_ms: 0, ..ticket });
+        parked.put(tenant, job, Ticket { due_ms: 0, group: None, ..ticket });
     }
 
     /// Releases up to `most` of the jobs that are parked under `party`, in their order. Returns how
@@ -269,6 +351,8 @@ impl FairQueue {
                 continue;
             };
             known.parked = None;
+            known.is_released = true;
+            self.hidden.remove(known.ticket.and_then(|ticket| ticket.noted));
             if let Some(ticket) = known.ticket.filter(|_| !known.in_hand) {
                 self.resting.insert((ticket.due_ms, tenant, job));
             }
@@ -276,6 +360,9 @@ impl FairQueue {
         let left = parked.len();
         if left > 0 {
             self.parked.insert(party.clone(), parked);
+        } else {
+            // The next job that needs the party is looked at.
+            self.lacking.retain(|_, lacks| lacks != party);
         }
         left
     }
@@ -283,6 +370,19 @@ impl FairQueue {
     /// How many jobs are parked under each party.
     pub fn parked(&self) -> impl Iterator<Item = (&PartyId, usize)> {
         self.parked.iter().map(|(party, parked)| (party, parked.len()))
+    }
+
+    /// The party for whose seats the job waits, if it is parked.
+    pub fn lacks_seat_of(&self, tenant: &TenantId, job: JobId) -> Option<&PartyId> {
+        self.tenants.get(tenant)?.jobs.get(&job)?.parked.as_ref()
+    }
+
+    /// Corrects `noted`, which counts the reasons that records show: a parked job waits for a seat.
+    #[must_use]
+    pub fn reasons(&self, mut noted: Reasons) -> Reasons {
+        noted.discount(&self.hidden);
+        noted.add_many(Code::NoSeat, self.parked.values().map(Self::len).sum());
+        noted
     }
 
     fn len(&self) -> usize {
@@ -298,12 +398,14 @@ impl FairQueue {
         let Some(ticket) = self.ticket(tenant, job) else { return };
         self.resting.remove(&(ticket.due_ms, tenant.clone(), job));
         let Some(entry) = self.tenants.get_mut(tenant) else { return };
-        if let Some(party) = entry.jobs.get_mut(&job).and_then(|known| known.parked.take())
-            && let btree_map::Entry::Occupied(mut parked) = self.parked.entry(party)
-        {
-            parked.get_mut().remove(tenant, job);
-            if parked.get().tenants.is_empty() {
-                parked.remove();
+        if let Some(party) = entry.jobs.get_mut(&job).and_then(|known| known.parked.take()) {
+            self.hidden.remove(ticket.noted);
+            if let btree_map::Entry::Occupied(mut parked) = self.parked.entry(party.clone()) {
+                parked.get_mut().remove(tenant, job);
+                if parked.get().tenants.is_empty() {
+                    parked.remove();
+                    self.lacking.retain(|_, lacks| *lacks != party);
+                }
             }
         }
         for lane in &mut entry.lanes {

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use duet_protocol::ids::{PartyId, WalletId};
 use duet_wire::{Code, InstanceId, Refusal};
 
+use crate::reasons;
+
 /// How long an offer counts, and how long an orchestrator counts as one that has jobs to start.
 const LASTS: Duration = Duration::from_secs(3);
 
@@ -58,7 +60,7 @@ pub(crate) enum Lack {
 impl From<Lack> for Refusal {
     fn from(lack: Lack) -> Self {
         match lack {
-            Lack::Full(party) => Self::new(Code::NoSeat, format!("all seats of {party} are taken")),
+            Lack::Full(party) => reasons::no_seat(&party),
             Lack::Away(party) => Self::new(Code::PartyAway, format!("no worker of {party} offers seats")),
         }
     }
@@ -129,8 +131,9 @@ pub(crate) struct Offers {
     signed: BTreeMap<(PartyId, WalletId), (InstanceId, u64)>,
     order: BTreeMap<u64, (PartyId, WalletId)>,
     next_place: u64,
-    /// The parties under which jobs may be parked.
-    lacking: BTreeSet<PartyId>,
+    /// The parties under which jobs may be parked, with the number of the last one.
+    lacking: BTreeMap<PartyId, u64>,
+    next_lack: u64,
     /// Those of them that may have seats since this was looked at last.
     changed: BTreeSet<PartyId>,
 }
@@ -144,7 +147,8 @@ impl Offers {
             signed: BTreeMap::new(),
             order: BTreeMap::new(),
             next_place: 0,
-            lacking: BTreeSet::new(),
+            lacking: BTreeMap::new(),
+            next_lack: 0,
             changed: BTreeSet::new(),
         }
     }
@@ -231,12 +235,20 @@ impl Offers {
 
     /// Records that a job may be parked under `party`.
     pub(crate) fn lacks(&mut self, party: PartyId) {
-        self.lacking.insert(party);
+        self.next_lack += 1;
+        self.lacking.insert(party, self.next_lack);
     }
 
-    /// Records that no job is parked under `party`.
-    pub(crate) fn lacks_no_more(&mut self, party: &PartyId) {
-        self.lacking.remove(party);
+    /// The number of the last job that was parked under `party`.
+    pub(crate) fn last_lack(&self, party: &PartyId) -> Option<u64> {
+        self.lacking.get(party).copied()
+    }
+
+    /// Records that no job was parked under `party` when all until the `last` one were released.
+    pub(crate) fn lacks_no_more(&mut self, party: &PartyId, last: Option<u64>) {
+        if self.last_lack(party) == last {
+            self.lacking.remove(party);
+        }
     }
 
     /// The parties under which jobs may be parked and whose seats have changed since the last call,
@@ -244,7 +256,7 @@ impl Offers {
     /// away or is invited by its name.
     pub(crate) fn take_releases(&mut self, now: Duration) -> Vec<(PartyId, u64)> {
         let changed = core::mem::take(&mut self.changed);
-        let seats = changed.into_iter().filter(|party| self.lacking.contains(party)).map(|party| {
+        let seats = changed.into_iter().filter(|party| self.lacking.contains_key(party)).map(|party| {
             let known = self.parties.get(&party).filter(|known| known.standing == Standing::ByName);
             let available = |worker: &Worker| u64::from(worker.available(self.share(worker.offered), now));
             let most = match known {

@@ -79,8 +79,9 @@ pub struct Core {
     late: BTreeMap<ActionId, Late>,
     /// The parties that are being asked whether they answer, and until when.
     asked: BTreeMap<ActionId, (PartyId, Duration)>,
-    /// The parties under which jobs are being released.
-    releasing: BTreeMap<ActionId, PartyId>,
+    /// The parties under which jobs are being released, with the number of the last job that was
+    /// parked before.
+    releasing: BTreeMap<ActionId, (PartyId, Option<u64>)>,
 }
 
 impl core::fmt::Debug for Core {
@@ -169,7 +170,8 @@ impl Core {
         }
         for (party, most) in state.offers.take_releases(now) {
             let action = state.act(NO_CALLER, What::Unpark { party: party.clone(), most });
-            self.releasing.insert(action, party);
+            let last = state.offers.last_lack(&party);
+            self.releasing.insert(action, (party, last));
         }
     }
 
@@ -233,9 +235,9 @@ impl Core {
         if let Some((party, _)) = self.asked.remove(&action) {
             return lock(&self.state).offers.answered(&party);
         }
-        if let Some(party) = self.releasing.remove(&action) {
+        if let Some((party, last)) = self.releasing.remove(&action) {
             if matches!(outcome, Outcome::Unparked(0)) {
-                lock(&self.state).offers.lacks_no_more(&party);
+                lock(&self.state).offers.lacks_no_more(&party, last);
             }
             return;
         }

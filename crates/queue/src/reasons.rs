@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use duet_wire::{Code, JobRecord, JobState, error::Class};
+use duet_protocol::ids::PartyId;
+use duet_wire::{Code, JobRecord, JobState, Refusal, error::Class};
 
 /// Why the job waits, if it does and is not in work.
 #[must_use]
@@ -16,6 +17,12 @@ pub fn of(record: &JobRecord) -> Option<Code> {
         | JobState::Cancelled
         | JobState::Unknown(_) => None,
     }
+}
+
+/// The reason of a job that waits for a seat of `party`.
+#[must_use]
+pub fn no_seat(party: &PartyId) -> Refusal {
+    Refusal::new(Code::NoSeat, format!("all seats of {party} are taken"))
 }
 
 /// Whether a job that waits under this code waits for a party that gives no answer.
@@ -32,7 +39,7 @@ impl Reasons {
     /// Counts a job that waits under `code`.
     pub fn add(&mut self, code: Option<Code>) {
         if let Some(code) = code {
-            self.0.entry(code.as_str()).or_insert((code, 0)).1 += 1;
+            self.add_many(code, 1);
         }
     }
 
@@ -40,6 +47,20 @@ impl Reasons {
     pub fn remove(&mut self, code: Option<Code>) {
         if let Some((_, count)) = code.and_then(|code| self.0.get_mut(code.as_str())) {
             *count = count.saturating_sub(1);
+        }
+    }
+
+    /// Counts `jobs` more that wait under `code`.
+    pub fn add_many(&mut self, code: Code, jobs: usize) {
+        self.0.entry(code.as_str()).or_insert((code, 0)).1 += jobs;
+    }
+
+    /// Discounts all jobs of `others`, which were counted.
+    pub fn discount(&mut self, others: &Self) {
+        for (name, (_, jobs)) in &others.0 {
+            if let Some((_, count)) = self.0.get_mut(name) {
+                *count = count.saturating_sub(*jobs);
+            }
         }
     }
 

@@ -104,7 +104,7 @@ pub(super) async fn show(
     if record.state.name() != JobStateName::Failed {
         return Err(ApiError::not_found("dead letter"));
     }
-    Ok(Json(jobs::view(&record)?))
+    Ok(Json(jobs::view(&orchestrator.board, &record)?))
 }
 
 /// `POST /v1/dead-letters/{id}/redrive`
@@ -115,5 +115,5 @@ pub(super) async fn redrive(
 ) -> Result<(StatusCode, Json<JobView>), ApiError> {
     let job = jobs::job_id(&id)?;
     let record = orchestrator.attempts.put_back(JobKey { tenant, job }).await?;
-    Ok((StatusCode::ACCEPTED, Json(jobs::view(&record)?)))
+    Ok((StatusCode::ACCEPTED, Json(jobs::view(&orchestrator.board, &record)?)))
 }

@@ -2,7 +2,7 @@
 //!
 //! | event | data |
 //! |---|---|
-//! | `state` | the job ([`JobView`]); at once, and after each change; the last one is the settled job |
+//! | `state` | the job ([`crate::api::JobView`]); at once, and after each change; the last one is the settled job |
 //! | `progress` | what a party says about the session under way ([`ProgressEvent`]); none with `?progress=false` |
 //!
 //! The id of a `state` event is the record's revision. A client may send `Last-Event-ID`, but it
@@ -27,13 +27,12 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{ApiError, Caller, bad_query, jobs::job_id, stream};
-use crate::{
-    api::{JobView, ProgressEvent},
-    board::Observer,
-    orchestrator::Orchestrator,
-    tenants::StreamPermit,
+use super::{
+    ApiError, Caller, bad_query,
+    jobs::{self, job_id},
+    stream,
 };
+use crate::{api::ProgressEvent, board::Observer, orchestrator::Orchestrator, tenants::StreamPermit};
 
 /// The query of an event stream.
 #[derive(Debug, Deserialize)]
@@ -149,7 +148,7 @@ impl Teller {
             }
             _ => self.progress = None,
         }
-        let view = JobView::new(record).map_err(|error| {
+        let view = jobs::shown(&self.orchestrator.board, record).map_err(|error| {
             tracing::error!(%error, "a job cannot be shown");
             End
         })?;

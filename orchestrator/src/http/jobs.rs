@@ -16,12 +16,14 @@ use axum::{
 use duet_bus::kv::Key;
 use duet_queue::{
     intake::{Denied, Manner, Rejected, Submitted, duplicate},
+    reasons,
     room::Full,
     store::{JobKey, StoreFailure},
 };
 use duet_wire::{
-    Code, IdempotencyKey, JobId, JobRecord, JobStateName, Priority, SignedRequest, SigningRequest, TenantId,
-    encoding::hex_array, priority::UnknownPriority, request::RequestError, revocation::RevocationProof,
+    Code, IdempotencyKey, JobId, JobRecord, JobState, JobStateName, Priority, Refusal, SignedRequest,
+    SigningRequest, TenantId, encoding::hex_array, job::Waiting, priority::UnknownPriority,
+    request::RequestError, revocation::RevocationProof,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
@@ -29,7 +31,8 @@ use tokio::time::timeout;
 
 use super::{ApiError, Caller, bad_query};
 use crate::{
-    api::{JobPage, JobView},
+    api::{JobPage, JobView, Unshowable},
+    board::Board,
     jobs::StoreError,
     orchestrator::Orchestrator,
 };
@@ -65,8 +68,22 @@ pub(super) fn job_id(text: &str) -> Result<JobId, ApiError> {
     text.parse().map_err(|_| ApiError::not_found("job"))
 }
 
-pub(super) fn view(record: &JobRecord) -> Result<JobView, ApiError> {
-    JobView::new(record).map_err(|error| {
+/// The view of `record`, with what only the board knows: that the job waits for a seat.
+pub(super) fn shown(board: &Board, record: &JobRecord) -> Result<JobView, Unshowable> {
+    let mut view = JobView::new(record)?;
+    if record.state == JobState::Queued
+        && let Some(party) = board.lacks_seat_of(&record.tenant, record.id)
+    {
+        let Refusal { code, message } = reasons::no_seat(&party);
+        // It has waited for the seat since it was due.
+        let since_ms = record.updated_at_ms.max(record.next_attempt_at_ms);
+        view.waiting = Some(Waiting { code, message, since_ms });
+    }
+    Ok(view)
+}
+
+pub(super) fn view(board: &Board, record: &JobRecord) -> Result<JobView, ApiError> {
+    shown(board, record).map_err(|error| {
         if let Err(version @ RequestError::UnsupportedVersion) =
             SigningRequest::from_json(&record.request.body)
         {
@@ -108,8 +125,10 @@ pub(super) async fn submit(
         signature: hex_header(&headers, "duet-signature")?,
     };
     match orchestrator.submit(&tenant, &idempotency_key, &signed, manner(&headers)?).await {
-        Ok(Submitted::Accepted(version)) => answer(StatusCode::ACCEPTED, &version.record),
-        Ok(Submitted::Known(version)) => answer(StatusCode::OK, &version.record),
+        Ok(Submitted::Accepted(version)) => {
+            answer(&orchestrator.board, StatusCode::ACCEPTED, &version.record)
+        }
+        Ok(Submitted::Known(version)) => answer(&orchestrator.board, StatusCode::OK, &version.record),
         Err(rejected) => Err(rejected.into()),
     }
 }
@@ -167,9 +186,9 @@ impl From<Denied> for ApiError {
     }
 }
 
-fn answer(status: StatusCode, record: &JobRecord) -> Result<Response, ApiError> {
+fn answer(board: &Board, status: StatusCode, record: &JobRecord) -> Result<Response, ApiError> {
     let location = [(header::LOCATION, format!("/v1/jobs/{}", record.id))];
-    Ok((status, location, Json(view(record)?)).into_response())
+    Ok((status, location, Json(view(board, record)?)).into_response())
 }
 
 /// `GET /v1/jobs/{id}`
@@ -178,7 +197,8 @@ pub(super) async fn show(
     Caller(tenant): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, ApiError> {
-    Ok(Json(view(&record(&orchestrator, &tenant, &id).await?)?))
+    let record = record(&orchestrator, &tenant, &id).await?;
+    Ok(Json(view(&orchestrator.board, &record)?))
 }
 
 /// The tenant's job with this id.
@@ -255,7 +275,7 @@ pub(super) async fn page(
             async move {
                 match orchestrator.jobs.get(&key).await {
                     // An entry that cannot be shown is logged, and the page has the others.
-                    Ok(entry) => Ok(entry.and_then(|entry| view(&entry.value).ok())),
+                    Ok(entry) => Ok(entry.and_then(|entry| view(&orchestrator.board, &entry.value).ok())),
                     Err(StoreError(StoreFailure::Corrupt(_) | StoreFailure::Newer(_))) => Ok(None),
                     Err(error) => Err(ApiError::from(error)),
                 }
@@ -311,5 +331,5 @@ pub(super) async fn cancel(
             }
         })?
     };
-    Ok(Json(view(&record)?))
+    Ok(Json(view(&orchestrator.board, &record)?))
 }

@@ -31,6 +31,7 @@ mod releases;
 mod removal;
 mod revocations;
 mod rig;
+mod seats;
 mod several;
 mod silence;
 mod soak;

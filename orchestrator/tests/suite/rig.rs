@@ -365,23 +365,30 @@ impl Party {
 
     /// Joins the queue groups that it left.
     pub(crate) async fn come_back(&mut self) {
-        let (world, bus, me, index) =
-            (Arc::clone(&self.world), self.bus.clone(), self.name.clone(), self.index);
-        let on_card = {
-            let world = Arc::clone(&world);
-            move |incoming| play_card_request(Arc::clone(&world), index, incoming)
-        };
+        let (world, index) = (Arc::clone(&self.world), self.index);
+        let on_card = move |incoming| play_card_request(Arc::clone(&world), index, incoming);
         if self.cards.is_none() {
             let cards = self.bus.serve(Filter::cards(&self.name), ServeOptions::waiting(8), on_card).await;
             self.cards = Some(cards.unwrap());
         }
+        if self.invitations.is_none() {
+            self.invitations = Some(self.take_invitations(Filter::invites(&self.name)).await);
+        }
+    }
+
+    /// Takes invitations to the one worker `scripted` in place of those to any worker.
+    pub(crate) async fn take_part_by_name(&mut self) {
+        self.stop_taking_part().await;
+        let filter = Filter::invites_to(&self.name, &"scripted".parse().unwrap());
+        self.invitations = Some(self.take_invitations(filter).await);
+    }
+
+    async fn take_invitations(&self, filter: Filter) -> Service {
+        let (world, bus, me, index) =
+            (Arc::clone(&self.world), self.bus.clone(), self.name.clone(), self.index);
         let on_invitation =
             move |incoming| play_invitation(Arc::clone(&world), bus.clone(), me.clone(), index, incoming);
-        if self.invitations.is_none() {
-            let options = ServeOptions::waiting(64);
-            let invitations = self.bus.serve(Filter::invites(&self.name), options, on_invitation).await;
-            self.invitations = Some(invitations.unwrap());
-        }
+        self.bus.serve(filter, ServeOptions::waiting(64), on_invitation).await.unwrap()
     }
 
     /// The session of the next release of one of its seats.

@@ -15,7 +15,7 @@ fn job(number: u8) -> JobId {
 }
 
 fn ticket(priority: Priority, since_ms: u64) -> Ticket {
-    Ticket { priority, since_ms, due_ms: 0 }
+    Ticket { priority, since_ms, due_ms: 0, group: None, noted: None }
 }
 
 /// Starts the next job, of any tenant. Returns its number.
@@ -239,7 +239,7 @@ proptest! {
         for (number, step) in (0_u64..).zip(steps) {
             match step {
                 Step::Put { tenant: owner, job: id, priority, due_in_ms } => {
-                    let ticket = Ticket { priority, since_ms: number, due_ms: now + due_in_ms };
+                    let ticket = Ticket { due_ms: now + due_in_ms, ..ticket(priority, number) };
                     queue.put(&tenant(owner), job(id), ticket);
                     model.unfiled(owner);
                     model.jobs.entry((owner, id)).or_default().ticket = Some(ticket);
@@ -324,20 +324,102 @@ fn a_job_released_while_it_is_still_in_hand_is_not_lost() {
     assert_eq!(start(&mut queue), Some((tenant(1), 1)));
 }
 
+/// A job's id, of which there are more than of [`job`].
+fn one_of_many(number: u64) -> JobId {
+    JobId(u128::from(number).to_be_bytes())
+}
+
+fn group(wallet: u8) -> Option<Group> {
+    Some(Group { wallet: WalletId([wallet; 32]), pairs: [Some(Pair::ServicePartner), None, None] })
+}
+
+/// Looks at jobs until there is none, and parks those whose number is below `full`. Returns the
+/// numbers of those that were looked at.
+fn look_at_all(queue: &mut FairQueue, full: u64, party: &PartyId) -> Vec<u64> {
+    let mut looks = Vec::new();
+    while let Next::Job(tenant, job) = queue.next(0, None) {
+        let number = u64::try_from(u128::from_be_bytes(job.0)).unwrap();
+        looks.push(number);
+        if number < full {
+            queue.park(&tenant, job, party);
+        } else {
+            queue.remove(&tenant, job);
+        }
+        queue.let_go(&tenant, job, 0);
+    }
+    looks
+}
+
 #[test]
-fn only_so_many_jobs_are_looked_at_for_a_party_without_a_seat() {
+fn jobs_of_a_full_party_hold_up_no_job_of_another_party() {
+    let partner: PartyId = "partner".parse().unwrap();
+    let jobs = 500;
+    // Each of another wallet, then all of one.
+    for (is_one_wallet, looks) in [(false, jobs + 1), (true, 2)] {
+        let mut queue = FairQueue::new(10);
+        for number in 0..jobs {
+            let group = group(1).filter(|_| is_one_wallet);
+            let ticket = Ticket { group, ..ticket(Priority::Normal, number) };
+            queue.put(&tenant(1), one_of_many(number), ticket);
+        }
+        let other = Ticket { group: group(2), ..ticket(Priority::Normal, jobs) };
+        queue.put(&tenant(1), one_of_many(jobs), other);
+        let looked = look_at_all(&mut queue, jobs, &partner);
+        assert_eq!((looked.last(), looked.len()), (Some(&jobs), usize::try_from(looks).unwrap()));
+        assert_eq!(queue.parked().collect::<Vec<_>>(), [(&partner, usize::try_from(jobs).unwrap())]);
+        // So is a job that comes later, and the parked ones are released in their order.
+        let new = Ticket { group: group(1), ..ticket(Priority::Normal, jobs) };
+        queue.put(&tenant(1), one_of_many(jobs + 1), new);
+        queue.unpark(&partner, 2);
+        assert_eq!([start(&mut queue), start(&mut queue)].map(|started| started.is_some()), [true; 2]);
+        assert_eq!(start(&mut queue).is_some(), !is_one_wallet, "it is looked at only for a new wallet");
+        assert_eq!(queue.lacks_seat_of(&tenant(1), one_of_many(jobs + 1)).is_some(), is_one_wallet);
+    }
+}
+
+#[test]
+fn one_call_passes_only_so_many_jobs_of_a_full_party() {
     let partner: PartyId = "partner".parse().unwrap();
     let mut queue = FairQueue::new(10);
-    for number in 0..=u64::try_from(MAX_PARKED).unwrap() {
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&number.to_be_bytes());
-        queue.put(&tenant(1), JobId(id), ticket(Priority::Normal, number));
+    let jobs = 2 * u64::try_from(MAX_SKIPPED).unwrap();
+    for number in 0..jobs {
+        queue.put(
+            &tenant(1),
+            one_of_many(number),
+            Ticket { group: group(1), ..ticket(Priority::Normal, number) },
+        );
     }
-    let mut looks = 0;
-    while let Next::Job(tenant, job) = queue.next(0, None) {
+    let looked = look_at_all(&mut queue, jobs, &partner);
+    assert_eq!(looked, [0, 1 + u64::try_from(MAX_SKIPPED).unwrap()]);
+}
+
+#[test]
+fn a_parked_job_waits_for_a_seat_whatever_its_record_says() {
+    let partner: PartyId = "partner".parse().unwrap();
+    let mut queue = FairQueue::new(10);
+    let mut noted = Reasons::default();
+    for (number, code) in [(0, Some(Code::PartyAway)), (1, None), (2, Some(Code::Locked))] {
+        queue.put(
+            &tenant(1),
+            one_of_many(number),
+            Ticket { noted: code, ..ticket(Priority::Normal, number) },
+        );
+        noted.add(code);
+    }
+    let count = |queue: &FairQueue| {
+        let reasons = queue.reasons(noted.clone()).by_code();
+        [Code::NoSeat, Code::PartyAway, Code::Locked]
+            .map(|code| reasons.iter().find(|(known, _)| *known == code).unwrap().1)
+    };
+    assert_eq!(count(&queue), [0, 1, 1]);
+    for _ in 0..2 {
+        let Next::Job(tenant, job) = queue.next(0, None) else { panic!("there is a job") };
         queue.park(&tenant, job, &partner);
         queue.let_go(&tenant, job, 0);
-        looks += 1;
     }
-    assert_eq!(looks, MAX_PARKED);
+    assert_eq!(count(&queue), [2, 0, 1]);
+    queue.remove(&tenant(1), one_of_many(1));
+    assert_eq!(count(&queue), [1, 0, 1]);
+    queue.unpark(&partner, 9);
+    assert_eq!(count(&queue), [0, 1, 1]);
 }

@@ -409,8 +409,7 @@ impl World {
             let pause_ms = record.next_attempt_at_ms.saturating_sub(record.updated_at_ms);
             let latest_ms = wall_ms + pause_ms.min(millis(self.queue.longest_pause()));
             let due_ms = record.next_attempt_at_ms.min(latest_ms);
-            let ticket = Ticket { priority: record.priority, since_ms: record.created_at_ms, due_ms };
-            this.line.put(&job.tenant, job.job, ticket);
+            this.line.put(&job.tenant, job.job, Ticket::of(record, due_ms));
         } else {
             this.line.remove(&job.tenant, job.job);
         }
