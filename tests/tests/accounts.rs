@@ -53,7 +53,7 @@ async fn accounts__should_have_the_addresses_that_other_libraries_derive() {
         "text": "from a deposit address", "signature": signed["signature"]}));
     judges::verify(&checks).await.unwrap();
 
-    // Nobody is asked for an address once the holders have agreed.
+    // No party is asked for an address once the holders have agreed.
     stack.partner.kill().await.unwrap();
     stack.service.kill().await.unwrap();
     let alone = api.get(&format!("{addresses}?from=0")).await.unwrap();
