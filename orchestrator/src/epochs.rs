@@ -23,8 +23,9 @@ pub(crate) const FIRST: u64 = 1;
 /// How many beginnings are kept, some 1.5 KiB each. A cursor from before the oldest is refused.
 const MAX_BEGUN: usize = 128;
 
-/// How much later than the present epoch one may be that a party says it saw.
-const MAX_AHEAD: u64 = MAX_BEGUN as u64;
+/// How far the next epoch may lie after the present one. A party may say that it saw a later one,
+/// so no lie uses up the numbers, however often it is told.
+const MAX_STEP: u64 = 1 << 32;
 
 /// A party's word alone begins one epoch in this time, a day.
 const WORD_PAUSE_MS: u64 = 24 * 60 * 60 * 1000;
@@ -95,16 +96,16 @@ impl Epochs {
         was_found || epoch < self.forgotten || (epoch <= self.epoch && !lacks(&now))
     }
 
-    /// Whether an epoch may begin now because `party` says that it saw more than there is, in
-    /// `epoch`. It does no harm to wait for an orchestrator that saw it itself, or for tomorrow:
-    /// the parties sign no second payload under a key either way.
-    pub(crate) fn may_begin_on_word_of(&self, party: &PartyId, epoch: u64, now_ms: u64) -> bool {
+    /// Whether an epoch may begin now because `party` says that it saw more than there is. It does
+    /// no harm to wait for an orchestrator that saw it itself, or for tomorrow: the parties sign no
+    /// second payload under a key either way.
+    pub(crate) fn may_begin_on_word_of(&self, party: &PartyId, now_ms: u64) -> bool {
         let is_recent = |begun: &Begun| now_ms.saturating_sub(begun.at_ms) < WORD_PAUSE_MS;
-        epoch <= self.epoch.saturating_add(MAX_AHEAD)
-            && !self.begun.iter().any(|begun| is_recent(begun) && begun.on_word_of.contains(party))
+        !self.begun.iter().any(|begun| is_recent(begun) && begun.on_word_of.contains(party))
     }
 
-    /// These epochs, and the next one after all of them and after `after`.
+    /// These epochs, and the next one after all of them and after `after`, but for what lies more
+    /// than [`MAX_STEP`] ahead.
     pub(crate) fn with_next(
         &self,
         after: u64,
@@ -113,7 +114,7 @@ impl Epochs {
         on_word_of: Vec<PartyId>,
     ) -> Self {
         let mut next = self.clone();
-        next.epoch = self.epoch.max(after).saturating_add(1);
+        next.epoch = after.clamp(self.epoch, self.epoch.saturating_add(MAX_STEP)).saturating_add(1);
         next.begun.push(Begun { number: next.epoch, at_ms, streams, on_word_of });
         while next.begun.len() > MAX_BEGUN {
             next.forgotten = next.begun.remove(0).number;
@@ -239,6 +240,11 @@ mod tests {
         let copy = next(&Epochs::default(), 1, mark(9, 80));
         assert_eq!(copy.present(), 2);
         assert_eq!(next(&copy, 7, mark(9, 50)).present(), 8);
+        // A party that names the last number of all uses up few.
+        let lied = next(&Epochs::default(), u64::MAX, mark(9, 50));
+        assert_eq!(lied.present(), 2 + MAX_STEP);
+        // A broker that lost everything goes on after what honest parties remember.
+        assert_eq!(next(&Epochs::default(), 200, mark(9, 0)).present(), 201);
     }
 
     #[test]
@@ -284,9 +290,7 @@ mod tests {
     fn a_partys_word_alone_begins_one_epoch_a_day() {
         let (service, partner): (PartyId, PartyId) = ("service".parse().unwrap(), "partner".parse().unwrap());
         let first = Epochs::default();
-        assert!(first.may_begin_on_word_of(&service, 1 + MAX_AHEAD, 0));
-        assert!(!first.may_begin_on_word_of(&service, 2 + MAX_AHEAD, 0));
-        assert!(!first.may_begin_on_word_of(&service, u64::MAX, 0));
+        assert!(first.may_begin_on_word_of(&service, 0));
         let second = first.with_next(1, 1000, BTreeMap::new(), vec![service.clone()]);
         for (party, now_ms, may) in [
             (&service, 1000, false),
@@ -296,7 +300,7 @@ mod tests {
             (&service, 1000 + WORD_PAUSE_MS, true),
             (&partner, 1000, true),
         ] {
-            assert_eq!(second.may_begin_on_word_of(party, 2, now_ms), may, "{party} {now_ms}");
+            assert_eq!(second.may_begin_on_word_of(party, now_ms), may, "{party} {now_ms}");
         }
         let read: Epochs = serde_json::from_str(&serde_json::to_string(&second).unwrap()).unwrap();
         assert_eq!(read, second);

@@ -217,7 +217,7 @@ impl Metrics {
         registry.register(
             "duet_party_memories_not_believed",
             "how often a party said that the broker held more than it does, and was not believed: it had \
-             said so within a day, or named an impossible epoch. Watch for: any: a party lies, or the \
+             been believed within a day. Watch for: any: a party lies, or the \
              broker was put back several times",
             self.memories_not_believed.clone(),
         );

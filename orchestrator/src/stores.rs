@@ -310,15 +310,15 @@ impl Orchestrator {
         let now_ms = self.clock.now_ms();
         gone.retain(|seen| {
             let Some(party) = &seen.by else { return true };
-            let is_believed = epochs.may_begin_on_word_of(party, seen.epoch, now_ms);
+            let is_believed = epochs.may_begin_on_word_of(party, now_ms);
             if !is_believed {
                 self.metrics.memory_not_believed(party);
                 tracing::error!(
                     %party,
                     epoch = seen.epoch,
                     revision = seen.mark.last,
-                    "it says again that the broker held more than it does, or names an impossible epoch; not believed: look \
-                     whether the broker was put back, else at that party"
+                    "it says again within a day that the broker held more than it does; not believed: look whether the broker was \
+                     put back again, else at that party"
                 );
             }
             is_believed

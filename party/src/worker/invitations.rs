@@ -106,8 +106,8 @@ fn log(ended: &Ended) {
 
 /// Requires that the invitation was not issued in the future, with the grace that clocks have. One
 /// of the version before does not say when it was.
-fn require_issued(message: &Incoming, now_ms: u64) -> Result<(), PartyError> {
-    let issued_at_ms = message.header(ISSUED_AT_HEADER).and_then(|text| text.parse::<u64>().ok());
+fn require_issued(issued_at_ms: Option<&str>, now_ms: u64) -> Result<(), PartyError> {
+    let issued_at_ms = issued_at_ms.and_then(|text| text.parse::<u64>().ok());
     match issued_at_ms.and_then(|issued_at_ms| issued_at_ms.checked_sub(now_ms)) {
         Some(ahead_ms) if ahead_ms > CLOCK_GRACE_MS => {
             let by = validity::span(ahead_ms);
@@ -142,7 +142,7 @@ impl Shared {
         let Invitation { manifest } = codec::decode(&message.payload)
             .map_err(|error| PartyError::refused(Code::MalformedMessage, error.to_string()))?;
         let party = &self.party;
-        require_issued(message, party.context.clock.now_ms())?;
+        require_issued(message.header(ISSUED_AT_HEADER), party.context.clock.now_ms())?;
         let mut accepted =
             accept(&party.context, host, &party.identity, manifest).await.inspect_err(|error| {
                 if error.code() == Code::NotEnrolled {
@@ -154,5 +154,28 @@ impl Shared {
         span.record("session", tracing::field::display(accepted.0.manifest.session));
         span.record("wallet", tracing::field::display(accepted.0.manifest.wallet));
         Ok(accepted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invitation_from_the_future_is_refused_beyond_the_grace() {
+        const NOW_MS: u64 = 1_800_000_000_000;
+        let code = |issued_at_ms: u64| {
+            require_issued(Some(&issued_at_ms.to_string()), NOW_MS).map_err(|error| error.code())
+        };
+        for allowed in [0, NOW_MS - 86_400_000, NOW_MS, NOW_MS + CLOCK_GRACE_MS] {
+            assert_eq!(code(allowed), Ok(()), "{allowed}");
+        }
+        for refused in [NOW_MS + CLOCK_GRACE_MS + 1, NOW_MS + 86_400_000, u64::MAX] {
+            assert_eq!(code(refused), Err(Code::ClockDiffers), "{refused}");
+        }
+        // Orchestrators of the version before do not say it.
+        for unsaid in [None, Some(""), Some("soon"), Some("18446744073709551616")] {
+            assert!(require_issued(unsaid, NOW_MS).is_ok(), "{unsaid:?}");
+        }
     }
 }

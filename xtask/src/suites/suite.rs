@@ -173,10 +173,11 @@ impl Suite {
                 let postgres = TestPostgres::start()?;
                 let mut nextest = nextest("run")?;
                 nextest.args(E2E).env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
-                // One and a half times as many as cores, because these tests wait much of the time.
+                // Twice as many as cores, because these tests wait much of the time: with one and a
+                // half times as many, two fifths of the processor were idle.
                 let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
                 if env::var_os("NEXTEST_TEST_THREADS").is_none() {
-                    nextest.args(["--test-threads", &(cores + cores / 2).to_string()]);
+                    nextest.args(["--test-threads", &(2 * cores).to_string()]);
                 }
                 tests(postgres.tell(&mut nextest), counts)
             }
