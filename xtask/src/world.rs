@@ -109,17 +109,36 @@ pub(crate) fn world(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Runs the world of each mutant of the last commit. Fails if one survives.
-fn mutants(seeds: u64, only: Option<World>) -> Result<()> {
-    let folder = target_folder().join("mutants");
-    let (source, target) = (folder.join("source"), folder.join("target"));
+/// The patches, in the order of their names.
+fn patches() -> Result<Vec<PathBuf>> {
     let mut patches: Vec<PathBuf> = fs::read_dir(root().join(MUTANTS))
         .with_context(|| format!("cannot read {MUTANTS}"))?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<_>>()?;
     patches.sort();
+    Ok(patches)
+}
+
+/// Checks that every patch still applies to this tree.
+pub(crate) fn check_patches() -> Result<()> {
+    let mut stale = Vec::new();
+    for patch in patches()? {
+        let mut check = command("git");
+        check.args(["apply", "--check"]).arg(&patch);
+        if !check.output().with_context(|| format!("cannot start: {}", line(&check)))?.status.success() {
+            stale.push(patch.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        }
+    }
+    ensure!(stale.is_empty(), "these patches of {MUTANTS} no longer apply: {}", stale.join(", "));
+    Ok(())
+}
+
+/// Runs the world of each mutant of the last commit. Fails if one survives.
+fn mutants(seeds: u64, only: Option<World>) -> Result<()> {
+    let folder = target_folder().join("mutants");
+    let (source, target) = (folder.join("source"), folder.join("target"));
     let mut survivors = Vec::new();
-    for patch in patches {
+    for patch in patches()? {
         let text =
             fs::read_to_string(&patch).with_context(|| format!("{} cannot be read", patch.display()))?;
         let world = World::of_patch(&text);

@@ -13,7 +13,7 @@ use crate::{
     programs::{self, Profile},
     prose,
     run::{Counts, cargo, command, root, target_folder, tests, visibly},
-    structure, wasm,
+    structure, wasm, world,
 };
 
 use super::native::{self, TestPostgres, nextest};
@@ -120,6 +120,7 @@ impl Suite {
                 prettier.arg("frontend-wasm/node_modules/prettier/bin/prettier.cjs");
                 visibly(prettier.args(["--check", "--log-level=warn", "."]))?;
                 structure::check(&root())?;
+                world::check_patches()?;
                 prose::check(program)
             }
             Self::Lint => {

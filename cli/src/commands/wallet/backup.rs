@@ -10,7 +10,7 @@ use clap::Args;
 use duet_party::{
     at_rest::{
         age::{self, WorkFactor},
-        backup::{Backup, BackupError, RestoreError},
+        backup::{Backup, BackupError, Contents, RestoreError},
     },
     device::Device,
 };
@@ -175,12 +175,20 @@ fn open(file: &Path, passphrase: &str) -> Result<Backup, CliError> {
     if bytes.len() > age::MAX_FILE_SIZE_BYTES {
         return Err(CliError::input(format!("{} is too large to be a backup file", file.display())));
     }
-    Backup::from_file(passphrase, &bytes).map_err(|error| {
+    let opened = Backup::from_file(passphrase, &bytes).map_err(|error| {
         let wrong = matches!(error, RestoreError::Decrypt(age::DecryptError::WrongPassphrase));
         let code = if wrong { ErrorCode::Shared(Code::WrongPassphrase) } else { ErrorCode::File };
         let refused = CliError::new(code, format!("{}: {error}", file.display()));
         if wrong { refused.remedy("Give the passphrase that was chosen for this file.") } else { refused }
-    })
+    })?;
+    match opened.contents() {
+        Contents::Device(_) => Ok(opened),
+        // Before anything is made for it.
+        Contents::Third(_) => Err(CliError::input(format!(
+            "{} holds share 3 of a wallet, and a device holds share 1",
+            file.display()
+        ))),
+    }
 }
 
 impl From<BackupError> for CliError {
