@@ -1,23 +1,20 @@
 //! The owner's device on this machine: its store below `--home`, and the printed form of its
 //! wallets.
 
-use std::{
-    fmt,
-    path::PathBuf,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{fmt, path::PathBuf};
 
 use alloy_primitives::Address;
 use clap::Args;
 use duet_party::{Context, culprits, device::Device};
 use duet_wire::{
-    PayloadKindTag, WalletInfo,
+    Code, PayloadKindTag, WalletInfo,
     wallet::{InitiatorState, WalletParty, WalletStatus},
 };
 use serde::Serialize;
 
 use crate::{
     config::{HomeOptions, SealOptions},
+    duration,
     error::CliError,
     request::WalletName,
     secrets::PassphraseUse,
@@ -57,7 +54,7 @@ impl DeviceOptions {
         let store = self.store_file()?;
         if !store.exists() {
             return Err(CliError::new(
-                duet_wire::Code::UnknownWallet,
+                Code::UnknownWallet,
                 format!("there is no device in {}", store.display()),
             )
             .remedy("`duet wallet create` makes one with its first wallet; --home names another place."));
@@ -84,7 +81,7 @@ impl DeviceOptions {
         let context = self.store_or_make().await?;
         let party = DEVICE.parse().map_err(|error| CliError::internal(format!("{error}")))?;
         match Device::set_up(context.clone(), party).await {
-            Err(error) if error.code() == duet_wire::Code::Conflict => Ok(Device::open(context).await?),
+            Err(error) if error.code() == Code::Conflict => Ok(Device::open(context).await?),
             made => Ok(made?),
         }
     }
@@ -200,17 +197,26 @@ impl From<&WalletInfo> for WalletReport {
     }
 }
 
+/// Refuses to sign with a wallet that has no Paillier key: it came out of a backup file.
+///
+/// # Errors
+/// `needs-rotation`.
+pub(crate) fn require_enrolled(wallet: &WalletInfo) -> Result<(), CliError> {
+    if wallet.initiates.is_empty() {
+        return Err(CliError::new(
+            Code::NeedsRotation,
+            "the wallet was put back from a backup file; rotate its Paillier key before it signs here",
+        ));
+    }
+    Ok(())
+}
+
 /// The wallet on this device that `name` identifies.
 ///
 /// # Errors
 /// When no wallet matches, or several do.
 pub(crate) async fn pick(device: &Device, name: Option<&WalletName>) -> Result<WalletInfo, CliError> {
     WalletName::pick(name, device.wallets().await?, |wallet| (wallet.id, wallet.address))
-}
-
-/// Milliseconds since 1970 as a date and time of day.
-fn moment(ms: u64) -> impl fmt::Display {
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms))
 }
 
 impl fmt::Display for WalletReport {
@@ -231,7 +237,7 @@ impl fmt::Display for WalletReport {
             write!(f, "\n  request key {}", requester.key)?;
         }
         match self.backup_opened_at_ms {
-            Some(at) => write!(f, "\n  a backup file of it was last opened here at {}", moment(at))?,
+            Some(at) => write!(f, "\n  a backup file of it was last opened here at {}", duration::moment(at))?,
             None => f.write_str(
                 "\n  no backup file of it was opened here yet (`duet wallet backup`): without one, this machine's share is lost \
                  with this machine",

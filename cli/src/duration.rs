@@ -1,4 +1,4 @@
-//! Durations on the command line: `10m`, `1h 30m`, `45s`.
+//! Durations and moments on the command line: `10m`, `1h 30m`, `2026-11-30T12:00:00Z`.
 
 use std::{
     fmt,
@@ -52,6 +52,11 @@ pub(crate) fn parse_moment(text: &str) -> Result<Duration, String> {
     let moment = humantime::parse_rfc3339_weak(text)
         .map_err(|_| "write a time ago, for example 2h, or 2026-11-30T12:00:00Z".to_owned())?;
     moment.duration_since(UNIX_EPOCH).map_err(|_| "the moment is before 1970".to_owned())
+}
+
+/// Milliseconds since 1970 as a date and time of day, in the form of RFC 3339.
+pub(crate) fn moment(ms: u64) -> impl fmt::Display {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms))
 }
 
 /// The time since 1970.

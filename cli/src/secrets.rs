@@ -99,10 +99,15 @@ pub(crate) fn write_new_file(file: &Path, contents: &[u8]) -> Result<(), CliErro
         opened.sync_all()
     });
     written.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => CliError::input(format!("{} exists already", file.display()))
-            .remedy("Choose another name, or move the existing file away."),
+        io::ErrorKind::AlreadyExists => exists_already(file),
         _ => CliError::io(&file.display().to_string(), &error),
     })
+}
+
+/// The refusal to overwrite a file.
+pub(crate) fn exists_already(file: &Path) -> CliError {
+    CliError::input(format!("{} exists already", file.display()))
+        .remedy("Choose another name, or move the existing file away.")
 }
 
 /// Reads a secret of one line: the whole file without a leading byte order mark and surrounding

@@ -11,7 +11,7 @@ use std::{
 use duet_protocol::{
     extended_key::ExtendedPublicKey,
     ids::WalletId,
-    public_key::{DerivationPath, InvalidPublicKey, MAX_INDEX},
+    public_key::{DerivationPath, InvalidPublicKey, MAX_INDEX, PublicKey},
 };
 use duet_wire::{Refusal, TenantId};
 
@@ -75,7 +75,11 @@ pub(crate) fn address(
     path: DerivationPath,
 ) -> Result<AddressView, InvalidPublicKey> {
     let key = *root.derive(&path)?.public_key();
-    Ok(AddressView { path, address: key.address(), public_key: key.to_bytes() })
+    Ok(account(path, &key))
+}
+
+fn account(path: DerivationPath, key: &PublicKey) -> AddressView {
+    AddressView { path, address: key.address(), public_key: key.to_bytes() }
 }
 
 /// Up to `limit` of the accounts `m/0/i` of `root`, in order, from `i = from` on.
@@ -94,8 +98,7 @@ pub(crate) fn page(
     let addresses = (from..next.min(MAX_INDEX + 1))
         .map(|index| {
             let path = DerivationPath::new(vec![0, index]).map_err(|_| InvalidPublicKey::NoChild)?;
-            let key = *parent.derive(&step(index)?)?.public_key();
-            Ok(AddressView { path, address: key.address(), public_key: key.to_bytes() })
+            Ok(account(path, parent.derive(&step(index)?)?.public_key()))
         })
         .collect::<Result<_, _>>()?;
     Ok(AddressPage { wallet, addresses, next: (next <= MAX_INDEX).then_some(next) })

@@ -377,6 +377,7 @@ impl Board {
     /// Notes that `filling` has recorded every job of the bucket, unless the board was cleared
     /// since it began.
     pub(crate) fn note_filled(&self, filling: Filling) {
+        // Under the lock, so that the board is not cleared in between.
         let jobs = self.lock();
         if jobs.cleared == filling.0 {
             self.filled.send_replace(true);

@@ -462,11 +462,13 @@ async fn follow(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
     let watching = async {
         loop {
             lost.mark_unchanged();
-            let filling = orchestrator.board.begin_filling();
+            let mut filling = Some(orchestrator.board.begin_filling());
             match bucket.watch(&Pattern::everything()).await {
                 Ok(mut watcher) => {
                     loop {
-                        if watcher.is_current() {
+                        if watcher.is_current()
+                            && let Some(filling) = filling.take()
+                        {
                             orchestrator.board.note_filled(filling);
                         }
                         let change = tokio::select! {

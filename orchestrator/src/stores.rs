@@ -364,12 +364,9 @@ impl Orchestrator {
             let mark = mark_of(look);
             (name.clone(), if is_other(name, look) { Mark { last: 0, ..mark } } else { mark })
         });
-        let mut on_word_of: Vec<PartyId> = gone.iter().filter_map(|seen| seen.by.clone()).collect();
-        on_word_of.sort_unstable();
-        on_word_of.dedup();
-        if gone.iter().any(|seen| seen.by.is_none()) {
-            on_word_of.clear();
-        }
+        // Of no party, if this process saw something itself.
+        let parties: Option<BTreeSet<PartyId>> = gone.iter().map(|seen| seen.by.clone()).collect();
+        let on_word_of = parties.unwrap_or_default().into_iter().collect();
         let next = epochs.with_next(after, self.clock.now_ms(), marks.collect(), on_word_of);
         let key = Key::of_broker();
         let written = match revision {

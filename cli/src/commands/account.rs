@@ -27,7 +27,12 @@ pub(crate) struct AddressArguments {
     #[arg(long, value_name = "m/…", default_value = "m/0/0")]
     path: DerivationPath,
     /// Also print the accounts that follow, by the last step of the path: this many in all
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_COUNT)))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_COUNT))
+    )]
     count: u32,
     #[command(flatten)]
     pub(crate) device: DeviceOptions,

@@ -297,14 +297,10 @@ impl fmt::Display for SetReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "revision {} of the policy of {} is held by", self.revision, self.wallet)?;
         for holder in &self.parties {
-            write!(f, "\n  {}, in effect from {}", holder.party, at(holder.effective_at_ms))?;
+            write!(f, "\n  {}, in effect from {}", holder.party, duration::moment(holder.effective_at_ms))?;
         }
         write_warnings(&self.warnings, f)
     }
-}
-
-fn at(ms: u64) -> impl fmt::Display {
-    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms))
 }
 
 async fn set(arguments: SetArguments, output: Output) -> Result<(), CliError> {
@@ -350,7 +346,12 @@ impl fmt::Display for Shown {
             .policies
             .iter()
             .map(|held| {
-                format!("{}, in effect from {}:\n{:#}", held.party, at(held.effective_at_ms), held.policy)
+                format!(
+                    "{}, in effect from {}:\n{:#}",
+                    held.party,
+                    duration::moment(held.effective_at_ms),
+                    held.policy
+                )
             })
             .collect();
         f.write_str(&lines.join("\n"))

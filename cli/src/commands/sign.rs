@@ -162,7 +162,7 @@ async fn sign(payload: &PayloadCommand<SignOptions>, output: Output) -> Result<(
     let device = options.online.open_device().await?;
     let wallet = device::pick(&device, options.wallet.as_ref()).await?;
     // Before a job is submitted that this machine could not sign.
-    device.require_enrolled(wallet.id).await?;
+    device::require_enrolled(&wallet)?;
     let account = request::account(&wallet.public_key, wallet.chain_code, &options.request.path)?;
     steps.begin("prepared", "completing the request");
     let prepared = unprepared.prepare(account).await?;
@@ -328,6 +328,7 @@ async fn approve_waiting(
     steps.begin("opened", "opening the device");
     let device = online.open_device().await?;
     let wallet = device::pick(&device, wallet).await?;
+    device::require_enrolled(&wallet)?;
     steps.begin("connected", "connecting to the broker");
     let bus = online.connect().await?;
     steps.begin("signed", "signing");

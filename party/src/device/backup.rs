@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     at_rest::{
-        backup::{Backup, Contents},
+        backup::Backup,
         device::{DeviceIdentity, OwnerKey},
     },
     context::Context,
@@ -40,7 +40,7 @@ impl Device {
             self.context.share(&row).await?,
             identity.keys,
             identity.card,
-            OwnerKey::from_secret_bytes(&self.owner_key().to_bytes()),
+            OwnerKey::from_secret_bytes(self.owner_key().as_bytes()),
         );
         let part =
             part.map_err(|error| PartyError::Stored { what: "device's part", reason: error.to_string() })?;
@@ -51,13 +51,12 @@ impl Device {
     /// has compared the share with the wallet's public commitments, and the keys with the card.
     ///
     /// # Errors
-    /// When the file is of another wallet, of another share, or of a wallet that this device
-    /// knows otherwise.
-    pub async fn note_opened_backup(&self, backup: &Backup) -> Result<WalletInfo, PartyError> {
-        let part = part_of(backup)?;
+    /// When the file is of another wallet, or of one that this device knows otherwise.
+    pub async fn note_opened_backup(&self, part: &DeviceIdentity) -> Result<WalletInfo, PartyError> {
         let wallet = part.share().wallet();
         let own = self.back_up(wallet.id()).await?;
-        // All secrets follow from what is compared: each was checked against its public half.
+        // Parsing the file has checked the share against the wallet, and the keys against the card.
+        // So it is enough to compare what is public.
         if own.wallet() != wallet || part.owner().public() != self.owner_key().verifying_key().to_bytes() {
             return Err(PartyError::refused(
                 Code::Conflict,
@@ -86,10 +85,9 @@ impl Device {
     /// issued before.
     ///
     /// # Errors
-    /// When the file is of share 3, when the store belongs to another owner or has the wallet
-    /// already, or when it knows other cards than those of the wallet's parties.
-    pub async fn restore(context: Context, backup: &Backup) -> Result<(Self, WalletInfo), PartyError> {
-        let part = part_of(backup)?;
+    /// When the store belongs to another owner or has the wallet already, or when it knows other
+    /// cards than those of the wallet's parties.
+    pub async fn restore(context: Context, part: &DeviceIdentity) -> Result<(Self, WalletInfo), PartyError> {
         let wallet = part.share().wallet();
         let id = wallet.id();
         adopt_owner(&context, part).await?;
@@ -115,17 +113,6 @@ impl Device {
         let device = Self::open(context).await?;
         let info = device.wallet(id).await?;
         Ok((device, info))
-    }
-}
-
-/// The device's part in `backup`.
-fn part_of(backup: &Backup) -> Result<&DeviceIdentity, PartyError> {
-    match backup.contents() {
-        Contents::Device(part) => Ok(part),
-        Contents::Third(_) => Err(PartyError::refused(
-            Code::InvalidPayload,
-            "the file holds share 3 of a wallet, and a device holds share 1",
-        )),
     }
 }
 

@@ -88,27 +88,12 @@ impl Device {
         job: JobId,
         digest: [u8; 32],
     ) -> Result<DeviceSignature, PartyError> {
-        self.require_enrolled(wallet).await?;
         let identity = self.identity(wallet).await?;
         let manifest = match self.approval(bus, &identity, wallet, ApprovalAction::Approve { job }).await? {
             ApprovalReply::Session { manifest } => manifest,
             _ => return Err(unexpected()),
         };
         self.initiate(bus, &identity, manifest, wallet, job, digest).await
-    }
-
-    /// Refuses to sign for a wallet that has no Paillier key: it came out of a backup file.
-    ///
-    /// # Errors
-    /// `needs-rotation`, or when the store cannot be read.
-    pub async fn require_enrolled(&self, wallet: WalletId) -> Result<(), PartyError> {
-        if self.wallet(wallet).await?.initiates.is_empty() {
-            return Err(PartyError::refused(
-                Code::NeedsRotation,
-                "the wallet was put back from a backup file; rotate its Paillier key before it signs here",
-            ));
-        }
-        Ok(())
     }
 
     /// Runs the session of this manifest.

@@ -2,26 +2,27 @@
 //! are the page's as well.
 
 use std::{
-    fmt, fs, io,
+    fmt,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 use duet_party::{
     at_rest::{
-        age::{self, WorkFactor},
+        age::{DecryptError, WorkFactor},
         backup::{Backup, BackupError, Contents, RestoreError},
+        device::DeviceIdentity,
     },
     device::Device,
 };
 use duet_wire::Code;
-use io::Read as _;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
     device::{self, DeviceOptions, WalletReport},
     error::{CliError, ErrorCode},
+    input,
     output::Output,
     request::WalletName,
     secrets::{self, Passphrase, PassphraseUse},
@@ -75,7 +76,7 @@ pub(crate) struct OpenArguments {
 }
 
 impl OpenArguments {
-    fn open(&self) -> Result<Backup, CliError> {
+    fn open(&self) -> Result<(DeviceIdentity, u64), CliError> {
         open(&self.file, &self.passphrase.read(PassphraseUse::Enter)?)
     }
 }
@@ -131,20 +132,20 @@ impl fmt::Display for Restored {
 pub(super) async fn backup(arguments: BackupArguments, output: Output) -> Result<(), CliError> {
     let device = arguments.device.open().await?;
     let wallet = device::pick(&device, arguments.wallet.as_ref()).await?.id;
+    // Before a passphrase is asked for.
     if arguments.out.exists() {
-        return Err(CliError::input(format!("{} exists already", arguments.out.display()))
-            .remedy("Choose another name, or move the existing file away."));
+        return Err(secrets::exists_already(&arguments.out));
     }
     let passphrase = arguments.passphrase.read(PassphraseUse::Choose)?;
     if passphrase.chars().count() < MIN_PASSPHRASE_CHARACTERS {
         return Err(CliError::input(format!(
             "the passphrase has less than {MIN_PASSPHRASE_CHARACTERS} characters"
         ))
-        .remedy("Choose a longer one: whoever gets the file can try passphrases without limit."));
+        .remedy("Choose a longer one: someone who gets the file can try passphrases without limit."));
     }
     let made = device.back_up(wallet).await?.to_file(&passphrase, WorkFactor::RECOMMENDED)?;
     secrets::write_new_file(&arguments.out, &made)?;
-    let wallet = device.note_opened_backup(&open(&arguments.out, &passphrase)?).await?;
+    let wallet = device.note_opened_backup(&open(&arguments.out, &passphrase)?.0).await?;
     let wallet = WalletReport::in_full(&device, &wallet).await?;
     output.emit(&BackedUp { file: arguments.out, wallet })
 }
@@ -152,38 +153,33 @@ pub(super) async fn backup(arguments: BackupArguments, output: Output) -> Result
 /// Opens a backup file of a wallet of this machine, and notes the time.
 pub(super) async fn rehearse(arguments: OpenArguments, output: Output) -> Result<(), CliError> {
     let device = arguments.device.open().await?;
-    let backup = arguments.open()?;
-    let wallet = device.note_opened_backup(&backup).await?;
+    let (part, made_at_ms) = arguments.open()?;
+    let wallet = device.note_opened_backup(&part).await?;
     let wallet = WalletReport::in_full(&device, &wallet).await?;
-    output.emit(&Rehearsed { made_at_ms: backup.made_at_ms(), wallet })
+    output.emit(&Rehearsed { made_at_ms, wallet })
 }
 
 /// Puts a wallet back from its backup file.
 pub(super) async fn restore(arguments: OpenArguments, output: Output) -> Result<(), CliError> {
-    let backup = arguments.open()?;
-    let (device, wallet) = Device::restore(arguments.device.store_or_make().await?, &backup).await?;
+    // Before a store is made for it.
+    let (part, made_at_ms) = arguments.open()?;
+    let (device, wallet) = Device::restore(arguments.device.store_or_make().await?, &part).await?;
     let wallet = WalletReport::in_full(&device, &wallet).await?;
-    output.emit(&Restored { made_at_ms: backup.made_at_ms(), wallet })
+    output.emit(&Restored { made_at_ms, wallet })
 }
 
-/// Opens the backup file `file`.
-fn open(file: &Path, passphrase: &str) -> Result<Backup, CliError> {
-    let mut bytes = Vec::new();
-    fs::File::open(file)
-        .and_then(|opened| opened.take(age::MAX_FILE_SIZE_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| CliError::io(&file.display().to_string(), &error))?;
-    if bytes.len() > age::MAX_FILE_SIZE_BYTES {
-        return Err(CliError::input(format!("{} is too large to be a backup file", file.display())));
-    }
-    let opened = Backup::from_file(passphrase, &bytes).map_err(|error| {
-        let wrong = matches!(error, RestoreError::Decrypt(age::DecryptError::WrongPassphrase));
+/// The device's part in the backup file `file`, and when the file was made, in milliseconds since
+/// 1970.
+fn open(file: &Path, passphrase: &str) -> Result<(DeviceIdentity, u64), CliError> {
+    let backup = Backup::from_file(passphrase, &input::read_bounded(file)?).map_err(|error| {
+        let wrong = matches!(error, RestoreError::Decrypt(DecryptError::WrongPassphrase));
         let code = if wrong { ErrorCode::Shared(Code::WrongPassphrase) } else { ErrorCode::File };
         let refused = CliError::new(code, format!("{}: {error}", file.display()));
         if wrong { refused.remedy("Give the passphrase that was chosen for this file.") } else { refused }
     })?;
-    match opened.contents() {
-        Contents::Device(_) => Ok(opened),
-        // Before anything is made for it.
+    let made_at_ms = backup.made_at_ms();
+    match backup.into_contents() {
+        Contents::Device(part) => Ok((part, made_at_ms)),
         Contents::Third(_) => Err(CliError::input(format!(
             "{} holds share 3 of a wallet, and a device holds share 1",
             file.display()
