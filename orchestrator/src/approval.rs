@@ -31,7 +31,8 @@ use duet_wire::{
 use tracing::Instrument as _;
 
 use crate::{
-    actions::entry_key, board::key_of, directory::WalletFacts, jobs::request_of, orchestrator::Orchestrator,
+    actions::entry_key, board::key_of, jobs::request_of, orchestrator::Orchestrator,
+    wallet_facts::WalletFacts,
 };
 
 /// How many requests are handled at once. An approval takes as long as an invitation.

@@ -90,11 +90,11 @@ mod stores;
 mod submit;
 mod sweep;
 mod tenants;
+mod wallet_facts;
 pub mod webhooks;
 mod work;
 
 pub use auth::{TenantAccess, TokenHash};
-pub use directory::PartyEntry;
 pub use duet_queue::{InvalidSetting, QueueSettings};
 pub use http::router;
 pub use orchestrator::Orchestrator;
@@ -102,3 +102,4 @@ pub use retry_after::retry_after;
 pub use server::{ApiServer, Config, OrchestratorError, run};
 pub use settings::HttpSettings;
 pub use stores::names as stream_names;
+pub use wallet_facts::PartyEntry;

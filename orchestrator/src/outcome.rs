@@ -28,9 +28,9 @@ use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
 use crate::{
-    directory::WalletFacts,
     jobs::{StoreError, request_of},
     orchestrator::Orchestrator,
+    wallet_facts::WalletFacts,
 };
 
 /// How many reports are handled at once. More wait in the subscription.

@@ -27,7 +27,7 @@ use crate::{
     board::Board,
     broker_proof::{self, BrokerProof},
     clock::Clock,
-    directory::{Directory, PartyEntry},
+    directory::Directory,
     feed::{self, Feed},
     http,
     jobs::{Jobs, Sessions},
@@ -40,6 +40,7 @@ use crate::{
     stores::{self, Buckets, Stores},
     sweep,
     tenants::Tenants,
+    wallet_facts::PartyEntry,
     webhooks::{self, Deliverer, Endpoints, Retries, WebhookSettings},
     work,
 };

@@ -13,8 +13,8 @@ use duet_wire::Code;
 use super::{ApiError, Caller, PageParameters};
 use crate::{
     api::{WalletPage, WalletView},
-    directory::disputed,
     orchestrator::Orchestrator,
+    wallet_facts::disputed,
 };
 
 /// How many wallets a page has by default.
