@@ -123,7 +123,8 @@ impl std::ops::AddAssign for Counts {
 
 impl Counts {
     /// The counts in one line of a test runner's output: cargo test's `test result:`, nextest's
-    /// `Summary [`, or node's `# pass 5`.
+    /// `Summary [`, or node's `# pass 5`. A browser's scenario that passed when it ran again says
+    /// `# flaky 1`.
     fn of_line(line: &str) -> Self {
         let mut counts = Self::default();
         let nextest = line.trim_start().strip_prefix("Summary [").and_then(|rest| rest.split_once(':'));
@@ -152,6 +153,7 @@ impl Counts {
                     "pass" => counts.passed = number,
                     "fail" => counts.failed = number,
                     "skipped" => counts.skipped = number,
+                    "flaky" => counts.flaky = number,
                     _ => {}
                 }
             }
@@ -205,6 +207,7 @@ mod unit_tests {
         assert_eq!(Counts::of_line(nextest), Counts { passed: 523, failed: 3, skipped: 4, flaky: 2 });
         let one = "     Summary [   7.214s] 5 tests run: 5 passed (1 flaky), 0 skipped";
         assert_eq!(Counts::of_line(one), Counts { passed: 5, failed: 0, skipped: 0, flaky: 1 });
+        assert_eq!(Counts::of_line("# flaky 1"), Counts { flaky: 1, ..Counts::default() });
         assert_eq!(Counts::of_line("# pass 5"), Counts { passed: 5, failed: 0, skipped: 0, flaky: 0 });
         assert_eq!(Counts::of_line("# Subtest: pass 5"), Counts::default());
         assert_eq!(Counts::of_line("test a::b ... ok"), Counts::default());

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 
 import { judge } from "../support/judges.mjs";
+import { Page } from "../support/page.mjs";
 import { scenario } from "../support/world.mjs";
 
 const RECIPIENT = "0x00000000000000000000000000000000DeaDBeef";
@@ -77,4 +78,28 @@ scenario("a wallet is not made while the service is down, and is once it is back
   await scene.learn(page, id);
   const signature = await page.signMessage(id, "Back again");
   await judge({ kind: "personal_message", address, signature, text: "Back again" });
+});
+
+scenario("a slow browser offers the partner, as a fast one does", async scene => {
+  const profile = await scene.profile();
+  // The gateway's answer comes after the form was drawn, and before the browser runs its effects.
+  await profile.context.addInitScript(() => {
+    const { setTimeout } = globalThis;
+    globalThis.requestAnimationFrame = then => setTimeout(() => then(performance.now()), 1500);
+    globalThis.setTimeout = (then, delay = 0, ...more) =>
+      setTimeout(then, Math.max(delay, 1500), ...more);
+  });
+  let answer;
+  const drawn = new Promise(resolve => (answer = resolve));
+  await profile.context.route("**/v1/info", async route => {
+    await drawn;
+    await route.continue();
+  });
+  const page = new Page(await profile.tab("#/create"));
+  await page.get("create-label").waitFor();
+  assert.equal(await page.get("create-recipients-service").count(), 0, "no answer came yet");
+  answer();
+  await page.get("create-recipients-service").waitFor();
+  assert.equal(await page.get("create-third-partner").isChecked(), true);
+  await page.get("create-recipients-partner").waitFor();
 });

@@ -123,28 +123,42 @@ class Scene {
   }
 }
 
-/** Runs a scenario. Afterwards no secret may occur in the clear, and no error may be uncaught. */
+/**
+ * Runs a scenario, and once more if it fails, as nextest does with the tests in Rust. The task
+ * `test` counts those that passed only then.
+ */
 export function scenario(name, play) {
-  test(name, { timeout: DEADLINE_MS }, async () => {
-    const scene = new Scene();
+  test(name, { timeout: DEADLINE_MS }, async context => {
     try {
-      await play(scene);
-      for (const profile of scene.profiles) {
-        assert.deepEqual(profile.uncaught, [], "no error goes uncaught");
-        assert.deepEqual(
-          await search(profile, scene.secrets),
-          [],
-          "no secret is anywhere in the clear",
-        );
-      }
+      await once(name, play);
     } catch (error) {
-      await picture(scene, name);
-      throw error;
-    } finally {
-      await Promise.all(scene.profiles.map(profile => profile.close()));
-      for (const end of scene.endings.reverse()) await end();
+      context.diagnostic(error.stack);
+      await once(name, play);
+      context.diagnostic("flaky 1");
     }
   });
+}
+
+/** Afterwards no secret may occur in the clear, and no error may be uncaught. */
+async function once(name, play) {
+  const scene = new Scene();
+  try {
+    await play(scene);
+    for (const profile of scene.profiles) {
+      assert.deepEqual(profile.uncaught, [], "no error goes uncaught");
+      assert.deepEqual(
+        await search(profile, scene.secrets),
+        [],
+        "no secret is anywhere in the clear",
+      );
+    }
+  } catch (error) {
+    await picture(scene, name);
+    throw error;
+  } finally {
+    await Promise.all(scene.profiles.map(profile => profile.close()));
+    for (const end of scene.endings.reverse()) await end();
+  }
 }
 
 /** Saves what the tabs showed when a scenario failed. */

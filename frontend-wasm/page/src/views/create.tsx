@@ -57,6 +57,12 @@ const EMPTY: Draft = {
 
 type Problems = Partial<Record<keyof Draft, string | null>>;
 
+/** Who keeps the third share: as the owner chose, or a file where no partner is named. */
+function thirdOf({ third }: Draft): Third {
+  const partnerless = info.value?.recipients.every(({ role }) => role !== "partner") ?? false;
+  return partnerless ? "backup-file" : third;
+}
+
 /** The parties that get a share of this wallet. */
 function recipientsOf(third: Third): ShareRecipient[] {
   const all = info.value?.recipients ?? [];
@@ -79,7 +85,7 @@ function check(draft: Draft): Problems {
     problems.passphrase = passphraseProblem(draft.passphrase);
     problems.passphraseRepeat = repeatProblem(draft.passphrase, draft.passphraseRepeat);
   }
-  if (draft.third === "backup-file") {
+  if (thirdOf(draft) === "backup-file") {
     problems.backupPassphrase =
       passphraseProblem(draft.backupPassphrase) ??
       (draft.protection === "passphrase" && draft.backupPassphrase === draft.passphrase
@@ -94,9 +100,9 @@ function check(draft: Draft): Problems {
 }
 
 /** What keeps the wallet from being dealt: whose token is whose is for the library to say. */
-function tokensProblem({ third, tokens }: Draft): string | null {
-  const lacking = recipientsOf(third).filter(({ admits }) => !admits);
-  if (splitTokens(tokens).length >= lacking.length) return null;
+function tokensProblem(draft: Draft): string | null {
+  const lacking = recipientsOf(thirdOf(draft)).filter(({ admits }) => !admits);
+  if (splitTokens(draft.tokens).length >= lacking.length) return null;
   return `Paste the admission token of ${lacking.map(({ party }) => party).join(" and of ")}.`;
 }
 
@@ -130,6 +136,7 @@ export function CreateView() {
     setError(null);
     setRunning(new Map());
     abort.current = new AbortController();
+    const third = thirdOf(draft);
     const outcome = await duet().createWallet({
       label: draft.label.trim(),
       protection:
@@ -137,7 +144,7 @@ export function CreateView() {
           ? { kind: "passkey" }
           : { kind: "passphrase", passphrase: draft.passphrase },
       third:
-        draft.third === "partner"
+        third === "partner"
           ? { kind: "partner" }
           : { kind: "backup-file", passphrase: draft.backupPassphrase },
       requesters: keysOf(draft.requesters).map(key => ({
@@ -155,7 +162,7 @@ export function CreateView() {
       return;
     }
     passphrase.current = draft.protection === "passphrase" ? draft.passphrase : undefined;
-    thirdPassphrase.current = draft.third === "backup-file" ? draft.backupPassphrase : undefined;
+    thirdPassphrase.current = third === "backup-file" ? draft.backupPassphrase : undefined;
     setDraft(EMPTY);
     linkTokens.value = [];
     noteWallet(outcome.value.wallet);
@@ -215,7 +222,7 @@ export function CreateView() {
 
 interface CreateFormProps {
   draft: Draft;
-  onChange: (draft: Draft) => void;
+  onChange: (change: (before: Draft) => Draft) => void;
   onSubmit: () => void;
 }
 
@@ -226,17 +233,13 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
   const set =
     <Key extends keyof Draft>(key: Key) =>
     (value: Draft[Key]) =>
-      onChange({ ...draft, [key]: value });
+      onChange(before => ({ ...before, [key]: value }));
   const service =
     info.value?.recipients.find(({ role }) => role === "service")?.party ?? "the service";
   const partner = info.value?.recipients.find(({ role }) => role === "partner")?.party ?? null;
-  const recipients = recipientsOf(draft.third);
+  const third = thirdOf(draft);
+  const recipients = recipientsOf(third);
   const lacking = recipients.filter(({ admits }) => !admits);
-  // Without a partner only the file is left.
-  useEffect(() => {
-    if (info.value !== null && partner === null && draft.third === "partner")
-      set("third")("backup-file");
-  }, [info.value, partner]);
 
   const submit = () => {
     setChecked(true);
@@ -281,7 +284,7 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
       <Choices
         name="third"
         legend="Who keeps the third share?"
-        value={draft.third}
+        value={third}
         onChange={set("third")}
         choices={[
           {
@@ -300,7 +303,7 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
           },
         ]}
       />
-      {draft.third === "backup-file" && (
+      {third === "backup-file" && (
         <div class="stack">
           <NewPassphrase
             id="create-backup-passphrase"
@@ -348,7 +351,7 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
             mono
             optional
             hint={
-              draft.third === "partner"
+              third === "partner"
                 ? `One Ed25519 key a line, 64 hexadecimal digits. The teams' requests wait in your inbox, unless they ask ${service} and the partner to sign without you. You cannot change this list later.`
                 : "One Ed25519 key a line, 64 hexadecimal digits. The teams' requests wait in your inbox. You cannot change this list later."
             }
