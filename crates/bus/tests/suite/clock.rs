@@ -1,5 +1,4 @@
 //! The broker's clock, as parties and gateways read it from real nodes.
-#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
 use std::{collections::BTreeSet, time::Duration};
