@@ -271,17 +271,21 @@ async fn a_broker_that_tells_parties_no_time__should_cost_no_signature() {
     stack.partner.shift_clock(6).unwrap();
     let party = stack.partner.start().await.unwrap();
     Job::submit(&wallet, 0, "without").await.is_signed().await;
-    // It asks again over each new connection, and says so once.
+    // It asks again over each new connection, and says so once. A question follows what was logged
+    // about the one before.
     let asked = "duet_broker_events_total{event=permission_denied}";
-    stack.broker.restart().await.unwrap();
-    let (mut look, mut last) = (interval(LOOK_EVERY), 0.0);
-    let asks_again = timeout(DEADLINE, async {
-        while last < 2.0 {
-            look.tick().await;
-            last = Exposition::parse(&stack.partner.metrics().await.unwrap()).unwrap().value(asked).unwrap();
-        }
-    });
-    assert!(asks_again.await.is_ok(), "{asked} is {last}");
+    for questions in [2.0, 3.0] {
+        stack.broker.restart().await.unwrap();
+        let (mut look, mut last) = (interval(LOOK_EVERY), 0.0);
+        let asks_again = timeout(DEADLINE, async {
+            while last < questions {
+                look.tick().await;
+                let shown = stack.partner.metrics().await.unwrap();
+                last = Exposition::parse(&shown).unwrap().value(asked).unwrap();
+            }
+        });
+        assert!(asks_again.await.is_ok(), "{asked} is {last}");
+    }
     let log = stack.partner.log_tail(500);
     assert_eq!(log.matches("does not tell this process its time").count(), 1, "{log}");
     assert!(!stack.partner.metrics().await.unwrap().contains("duet_clock_skew_seconds"));
