@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use duet_bus::Bus;
+use duet_bus::{BrokerClock, Bus};
 use duet_party::store::{Readiness, ShareStore};
 use duet_wire::{Code, Problem};
 use serde_json::json;
@@ -21,12 +21,15 @@ pub(crate) struct Vitals {
     pub(crate) store: Arc<dyn ShareStore>,
     /// Its connection to the broker.
     pub(crate) bus: Bus,
+    /// The broker's time.
+    pub(crate) clock: BrokerClock,
     /// Cancelled when it accepts no more work.
     pub(crate) draining: CancellationToken,
 }
 
 impl Vitals {
-    /// Why the worker cannot accept work, if it cannot.
+    /// Why the worker is not as it should be, if it is not. One whose machine's clock is wrong
+    /// accepts work all the same: each session allows for a difference of 30 s.
     fn ailment(&self) -> Option<Problem> {
         if self.draining.is_cancelled() {
             return Some(Problem::new(Code::Overloaded, "the worker is draining"));
@@ -34,12 +37,11 @@ impl Vitals {
         if !self.bus.is_connected() {
             return Some(Problem::new(Code::BrokerUnreachable, "there is no connection to the broker"));
         }
-        match self.store.readiness() {
-            Readiness::Ready => None,
-            Readiness::Unready(_) => {
-                Some(Problem::new(Code::StorageUnavailable, "the share store cannot be written"))
-            }
+        if let Readiness::Unready(_) = self.store.readiness() {
+            return Some(Problem::new(Code::StorageUnavailable, "the share store cannot be written"));
         }
+        let differs = self.clock.require_right_machine().err()?;
+        Some(Problem::new(differs.code, differs.message))
     }
 
     fn ready(&self) -> Response {

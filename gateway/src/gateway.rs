@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use duet_bus::audit::Recorder;
+use duet_bus::{BrokerClock, audit::Recorder};
 use duet_protocol::ids::{PartyId, TenantId};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -11,6 +11,7 @@ use crate::{Limits, Origin, Rpc, TrustedProxies, forward::Forwarder, metrics::Me
 /// The state that all sockets of a gateway share. None of it is about a device.
 pub(crate) struct Gateway {
     pub(crate) forwarder: Forwarder,
+    pub(crate) broker_clock: BrokerClock,
     pub(crate) audit: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) limits: Limits,

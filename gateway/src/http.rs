@@ -167,10 +167,12 @@ async fn info(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Respon
 async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     if gateway.stop.is_cancelled() {
         problem(Code::Overloaded, "the gateway stops")
-    } else if gateway.forwarder.bus.is_connected() {
-        StatusCode::OK.into_response()
-    } else {
+    } else if !gateway.forwarder.bus.is_connected() {
         problem(Code::BrokerUnreachable, "the broker cannot be reached")
+    } else if let Err(differs) = gateway.broker_clock.require_right_machine() {
+        problem(differs.code, &differs.message)
+    } else {
+        StatusCode::OK.into_response()
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use axum::{Router, http::header};
-use duet_bus::{Bus, ConnectError, Speaker, audit::Recording, pem};
+use duet_bus::{BrokerClock, Bus, ConnectError, Speaker, audit::Recording, pem};
 use duet_protocol::ids::PartyId;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,7 +25,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tower::ServiceExt as _;
 
 use crate::{
@@ -91,6 +94,7 @@ pub struct GatewayServer {
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
     recording: Recording,
+    following: AbortOnDropHandle<()>,
 }
 
 impl core::fmt::Debug for GatewayServer {
@@ -122,6 +126,7 @@ impl GatewayServer {
         let instance = ulid::Ulid::new().to_string();
         let (recording, audit) =
             Recording::start(&bus, Speaker::Gateway, &instance, config.audit_key, now_ms);
+        let (broker_clock, following) = BrokerClock::follow(&bus).await;
         let mut origins = config.origins;
         if config.page.is_some() {
             let scheme = if is_encrypted { "https" } else { "http" };
@@ -130,6 +135,7 @@ impl GatewayServer {
         }
         let gateway = Arc::new(Gateway {
             forwarder: Forwarder { bus, backends: config.backends, device },
+            broker_clock,
             audit,
             metrics: Metrics::default(),
             rates: Rates::new(&config.limits),
@@ -154,7 +160,7 @@ impl GatewayServer {
         });
         let addresses = Addresses::new(&gateway.limits);
         tracing::info!(%address, is_encrypted, page = gateway.page.is_some(), "gateway ready");
-        Ok(Self { gateway, addresses, listener, address, tls, recording })
+        Ok(Self { gateway, addresses, listener, address, tls, recording, following })
     }
 
     /// The address that it listens on.
@@ -185,6 +191,7 @@ impl GatewayServer {
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.gateway.metrics.register(self.gateway.sockets.clone(), &self.addresses, registry);
         self.gateway.forwarder.bus.register_metrics(registry);
+        self.gateway.broker_clock.register_metrics(registry);
     }
 
     /// Serves until `stop`. Then it answers the requests under way and closes every socket.
@@ -192,7 +199,7 @@ impl GatewayServer {
     /// # Cancel safety
     /// Dropping it breaks every socket; nothing else is lost.
     pub async fn serve(self, stop: CancellationToken) {
-        let Self { gateway, addresses, listener, tls, recording, .. } = self;
+        let Self { gateway, addresses, listener, address: _, tls, recording, following } = self;
         let router = http::router(Arc::clone(&gateway));
         let mut connections = JoinSet::new();
         let mut forget = interval(FORGET_INTERVAL);
@@ -226,6 +233,7 @@ impl GatewayServer {
             }
         }
         drop(listener);
+        drop(following);
         gateway.stop.cancel();
         gateway.sockets.close();
         let ended = async {

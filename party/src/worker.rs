@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use duet_bus::{Attendance, Bus, Filter, Incoming, ServeOptions, Service};
+use duet_bus::{Attendance, BrokerClock, Bus, Filter, Incoming, ServeOptions, Service};
 use duet_protocol::ids::{ShareIndex, WalletId};
 use duet_wire::{
     Code, InstanceId,
@@ -119,6 +119,8 @@ pub struct Worker {
     attending: AbortOnDropHandle<()>,
     comparing: Option<AbortOnDropHandle<()>>,
     watching: AbortOnDropHandle<()>,
+    broker_clock: BrokerClock,
+    following: AbortOnDropHandle<()>,
     keeper: Keeper,
     stop: CancellationToken,
     settings: WorkerSettings,
@@ -206,6 +208,7 @@ impl Worker {
             AbortOnDropHandle::new(tokio::spawn(attend(Arc::clone(&shared), groups, stop.clone())));
         let watch = Watch::new(settings.resumption.clone());
         let watching = AbortOnDropHandle::new(tokio::spawn(watch_over(Arc::clone(&shared), watch)));
+        let (broker_clock, following) = BrokerClock::follow(&bus).await;
         tracing::info!(party = %id, instance = %shared.instance, "serving");
         Ok(Self {
             shared,
@@ -218,6 +221,8 @@ impl Worker {
             attending,
             comparing,
             watching,
+            broker_clock,
+            following,
             keeper,
             stop,
             settings,
@@ -236,6 +241,7 @@ impl Worker {
         self.shared.party.context.metrics.register(registry);
         self.shared.randomizers.register_metrics(registry);
         self.shared.bus.register_metrics(registry);
+        self.broker_clock.register_metrics(registry);
         let context = &self.shared.party.context;
         let (store, witness) = (Arc::clone(context.store()), context.witness.clone());
         registry.register_collector(Box::new(Condition { store, witness, stop: self.stop.clone() }));
@@ -245,6 +251,13 @@ impl Worker {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.shared.party.context.store().readiness()
+    }
+
+    /// The broker's time. Sessions and requests are judged by this machine's clock all the same,
+    /// with 30 s of grace.
+    #[must_use]
+    pub const fn broker_clock(&self) -> &BrokerClock {
+        &self.broker_clock
     }
 
     /// Returns when the worker has ended by itself, because its connection was closed for good.
@@ -271,6 +284,8 @@ impl Worker {
             attending,
             comparing,
             watching,
+            broker_clock: _,
+            following,
             keeper,
             stop,
             settings: WorkerSettings { drain, .. },
@@ -300,6 +315,7 @@ impl Worker {
         attending.abort();
         drop(comparing);
         watching.abort();
+        following.abort();
         keeper.finish(Event::WorkerStopped { instance: shared.instance.to_string() }).await;
         tracing::info!(party = %shared.party.id(), sessions, packages, questions, reported, "stopped");
         sessions && packages && questions && reported

@@ -24,6 +24,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const OFFSETS: [i64; 4] = [60, -60, 300, -300];
 
 const METRICS: (&str, &str) = ("DUET_METRICS_LISTEN", "127.0.0.1:0");
+const HEALTH: (&str, &str) = ("DUET_HEALTH_LISTEN", "127.0.0.1:0");
+
+/// The lines of the broker's configuration by which it tells parties and gateways its time.
+const PERMISSION: &str = "\"duet.v1.clock\"\n";
+const IMPORT: &str =
+    "{ service: { account: SYS, subject: \"$SYS.REQ.SERVER.PING.STATSZ\" }, to: \"duet.v1.clock\" }";
 
 /// A queued message.
 struct Job<'a> {
@@ -110,24 +116,30 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Starts a server again, with a clock that is off by so many seconds.
-async fn restart(server: &mut Server, clock: i64) {
+/// Starts a server again, with a clock that is off by so many seconds. Returns what it prints when
+/// it serves.
+async fn restart(server: &mut Server, clock: i64) -> Value {
     server.stop().await.unwrap();
     server.shift_clock(clock).unwrap();
-    server.start().await.unwrap();
+    server.start().await.unwrap()
 }
 
-/// Waits until the orchestrator shows that a clock is ahead of its own by so many seconds.
+/// Waits until the orchestrator shows that a clock is ahead of its own by so many seconds. A
+/// request's date is in whole seconds, and an answer takes its time.
 async fn shows(orchestrator: &Server, against: &str, ahead: i64) {
+    shows_within(orchestrator, against, ahead, 5.0).await;
+}
+
+/// Waits until a process shows a difference of about so many seconds.
+async fn shows_within(server: &Server, against: &str, ahead: i64, within: f64) {
     let series = format!("duet_clock_skew_seconds{{against={against}}}");
     let (mut look, mut last) = (interval(LOOK_EVERY), None);
     let shown = timeout(DEADLINE, async {
         loop {
             look.tick().await;
-            let shown = Exposition::parse(&orchestrator.metrics().await.unwrap()).unwrap();
+            let shown = Exposition::parse(&server.metrics().await.unwrap()).unwrap();
             last = shown.value(&series).ok();
-            // A request's date is in whole seconds, and an answer takes its time.
-            if last.is_some_and(|value| (value - ahead as f64).abs() < 5.0) {
+            if last.is_some_and(|value| (value - ahead as f64).abs() < within) {
                 return;
             }
         }
@@ -135,18 +147,21 @@ async fn shows(orchestrator: &Server, against: &str, ahead: i64) {
     assert!(shown.await.is_ok(), "{series} is {last:?}, not {ahead}");
 }
 
-/// What the orchestrator says at `/readyz`.
-async fn readiness(stack: &Stack) -> (u16, Value) {
-    let answer = reqwest::get(format!("{}/readyz", stack.api_url())).await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
+/// What the process at this URL says at `/readyz`; a gateway that is ready says nothing.
+async fn readiness(url: &str) -> (u16, Value) {
+    let answer = reqwest::get(format!("{url}/readyz")).await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap_or_default())
 }
 
 /// That a message names a clock, which way it is off, and by about how much.
 fn names(message: &str, clock: &str, offset: i64) {
     let side = if offset > 0 { "ahead of" } else { "behind" };
     // An answer takes its time, and minutes are rounded down.
-    let spans: &[&str] =
-        if offset.abs() == 60 { &["58 s", "59 s", "60 s", "61 s", "62 s"] } else { &["4 min", "5 min"] };
+    let spans: &[&str] = match offset.abs() {
+        6 => &["6 s", "7 s"],
+        60 => &["58 s", "59 s", "60 s", "61 s", "62 s"],
+        _ => &["4 min", "5 min"],
+    };
     let said = spans.iter().any(|span| message.contains(&format!("{clock} {span} {side}")));
     assert!(said, "{offset}: {message}");
 }
@@ -190,7 +205,7 @@ async fn a_job__should_wait_while_a_clock_is_wrong_and_be_signed_once_it_is_righ
         let job = Job::submit(&wallet, 0, &format!("orchestrator {offset}")).await;
         job.is_signed_at_once().await;
         shows(&stack.orchestrator, "broker", -offset).await;
-        let (status, reason) = readiness(&stack).await;
+        let (status, reason) = readiness(stack.api_url()).await;
         assert_eq!((status, text(&reason, "/code").unwrap()), (503, "clock-differs"), "{reason}");
         names(text(&reason, "/detail").unwrap(), "this machine's clock is", offset);
     }
@@ -202,9 +217,78 @@ async fn a_job__should_wait_while_a_clock_is_wrong_and_be_signed_once_it_is_righ
     stack.partner.start().await.unwrap();
     short.is_signed().await;
     restart(&mut stack.orchestrator, 0).await;
-    assert_eq!(readiness(&stack).await.0, 200);
+    assert_eq!(readiness(stack.api_url()).await.0, 200);
 
     // Its time has come for the one, and not for the other.
     minute.is_signed().await;
     assert_eq!(text(&minutes.look().await, "/state").unwrap(), "queued");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_party_and_a_gateway__should_say_that_their_clocks_are_off_and_go_on() {
+    let mut stack = Box::pin(Stack::start_with(&[METRICS, HEALTH])).await.unwrap();
+    let wallet = stack.create_wallet("device", "personal_message").await.unwrap();
+    // A server's log goes on when it starts again.
+    for (offset, noted) in [(6, 1), (-6, 2), (2, 3), (0, 3)] {
+        let party = restart(&mut stack.partner, offset).await;
+        let gateway = restart(&mut stack.gateway, offset).await;
+        let party = format!("http://{}", text(&party, "/health").unwrap());
+        for (server, url) in [(&stack.partner, &*party), (&stack.gateway, text(&gateway, "/url").unwrap())] {
+            shows_within(server, "broker", -offset, 0.9).await;
+            let (status, reason) = readiness(url).await;
+            if offset.abs() == 6 {
+                assert_eq!((status, text(&reason, "/code").unwrap()), (503, "clock-differs"), "{reason}");
+                let detail = text(&reason, "/detail").unwrap();
+                names(detail, "this machine's clock is", offset);
+                let times = detail.split([' ', ',', ';']).filter(|word| word.ends_with('Z'));
+                assert_eq!(times.collect::<std::collections::BTreeSet<_>>().len(), 2, "{detail}");
+            } else {
+                assert_eq!(status, 200, "{reason}");
+            }
+            let log = server.log_tail(500);
+            assert_eq!(log.matches("clocks differ: this machine's").count(), noted, "{log}");
+        }
+        // Its sessions allow for a difference of 30 s, so it goes on.
+        Job::submit(&wallet, 0, &format!("off by {offset}")).await.is_signed_at_once().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_tells_parties_no_time__should_cost_no_signature() {
+    let mut stack = Box::pin(Stack::start_with(&[METRICS, HEALTH])).await.unwrap();
+    let wallet = stack.create_wallet("device", "personal_message").await.unwrap();
+    // The configuration of the version before.
+    stack.partner.stop().await.unwrap();
+    stack.broker.kill().await.unwrap();
+    let without = |text: &str| {
+        [PERMISSION, IMPORT].iter().fold(text.to_owned(), |text, line| {
+            assert!(text.contains(line), "{line}");
+            text.replace(line, "")
+        })
+    };
+    stack.broker.change_configuration(without).unwrap();
+    stack.broker.resume().await.unwrap();
+    stack.partner.shift_clock(6).unwrap();
+    let party = stack.partner.start().await.unwrap();
+    Job::submit(&wallet, 0, "without").await.is_signed().await;
+    // It asks again over each new connection, and says so once. A question follows what was logged
+    // about the one before.
+    let asked = "duet_broker_events_total{event=permission_denied}";
+    for questions in [2.0, 3.0] {
+        stack.broker.restart().await.unwrap();
+        let (mut look, mut last) = (interval(LOOK_EVERY), 0.0);
+        let asks_again = timeout(DEADLINE, async {
+            while last < questions {
+                look.tick().await;
+                let shown = stack.partner.metrics().await.unwrap();
+                last = Exposition::parse(&shown).unwrap().value(asked).unwrap();
+            }
+        });
+        assert!(asks_again.await.is_ok(), "{asked} is {last}");
+    }
+    let log = stack.partner.log_tail(500);
+    assert_eq!(log.matches("does not tell this process its time").count(), 1, "{log}");
+    assert!(!stack.partner.metrics().await.unwrap().contains("duet_clock_skew_seconds"));
+    let (status, reason) = readiness(&format!("http://{}", text(&party, "/health").unwrap())).await;
+    assert_eq!(status, 200, "{reason}");
 }

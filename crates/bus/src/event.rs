@@ -1,6 +1,7 @@
 //! What happens to a connection, and what the broker complains about.
 
 use async_nats::ServerError;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 /// Something that happened to a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,21 @@ pub enum Denied {
     Publish(String),
     /// Subscribing to this subject, in a queue group or not.
     Subscribe(String),
+}
+
+/// Resolves when the connection is lost or made anew.
+///
+/// # Cancel safety
+/// Cancel safe.
+pub async fn connection_changed(events: &mut broadcast::Receiver<BusEvent>) {
+    loop {
+        match events.recv().await {
+            // One that was missed may have been this.
+            Ok(BusEvent::Connected | BusEvent::Disconnected) | Err(RecvError::Lagged(_)) => return,
+            Ok(_) => {}
+            Err(RecvError::Closed) => core::future::pending().await,
+        }
+    }
 }
 
 impl From<async_nats::Event> for BusEvent {

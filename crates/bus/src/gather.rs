@@ -42,6 +42,14 @@ impl<T, E> Answer<Result<T, E>> {
     }
 }
 
+impl<T> Answer<T> {
+    /// What `read` makes of the answer, with the same moments.
+    pub fn map<U>(&self, read: impl FnOnce(&T) -> U) -> Answer<U> {
+        let Self { ref value, sent_ms, received_ms, sent_at, received_at } = *self;
+        Answer { value: read(value), sent_ms, received_ms, sent_at, received_at }
+    }
+}
+
 impl Bus {
     /// Asks `question` on `subject`, and gathers the answers as `read` understands them.
     ///
@@ -111,7 +119,8 @@ impl Bus {
     }
 }
 
-fn now_ms() -> u64 {
+/// What this machine's own clock shows, in milliseconds since 1970; 0 if it is set before 1970.
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,7 +2,7 @@
 //!
 //! Its nodes and connections answer to [`Role::Sys`](crate::Role) alone, its streams to
 //! [`Role::Orchestrator`](crate::Role). The nodes also answer to an orchestrator on
-//! [`Address::Broker`].
+//! [`Address::Broker`], and to parties and gateways on [`Address::Clock`].
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -79,6 +79,17 @@ pub struct Node {
     /// What it knows of the cluster. `None` for a server alone, and for one that has not met the
     /// others yet.
     pub cluster: Option<Cluster>,
+}
+
+/// A node's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeClock {
+    /// The node's name.
+    pub node: String,
+    /// Its clock, in milliseconds since 1970.
+    pub now_ms: u64,
+    /// How many nodes there are, by its word.
+    pub nodes: usize,
 }
 
 /// A node's answer that this build does not understand, and why.
@@ -161,6 +172,26 @@ impl Bus {
         enough: impl Fn(&[Answer<Result<Node, MalformedNode>>]) -> bool,
     ) -> Result<Vec<Answer<Result<Node, MalformedNode>>>, RequestError> {
         self.gather(&Address::Broker.to_string(), Bytes::new(), (first, rest), Node::read, enough).await
+    }
+
+    /// Asks all nodes for their clocks, as a party or a gateway may. Waits `deadline` for the first
+    /// answer. A node whose answer is not understood is left out.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    ///
+    /// # Cancel safety
+    /// Once polled, the question may have been sent. Answers to a dropped question are discarded.
+    pub async fn clocks(&self, deadline: Duration) -> Result<Vec<Answer<NodeClock>>, RequestError> {
+        let nodes =
+            |answer: &Answer<Result<NodeClock, _>>| answer.value.as_ref().map_or(1, |clock| clock.nodes);
+        let waits = (deadline, MORE_NODES);
+        let answers = self
+            .gather(&Address::Clock.to_string(), Bytes::new(), waits, NodeClock::read, |answers| {
+                answers.iter().map(nodes).max().is_some_and(|nodes| answers.len() >= nodes)
+            })
+            .await?;
+        Ok(answers.into_iter().filter_map(|answer| answer.understood().ok()).collect())
     }
 
     /// The clients connected to the broker: how many there are of each name. A process of Duet has
@@ -292,6 +323,36 @@ struct MetaCluster {
     cluster_size: usize,
 }
 
+impl Server {
+    /// Its clock, in milliseconds since 1970.
+    fn now_ms(&self) -> Result<u64, MalformedNode> {
+        let now = OffsetDateTime::parse(&self.time, &Rfc3339)
+            .map_err(|error| MalformedNode(format!("{} is no time: {error}", self.time)))?;
+        Ok(u64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or_default())
+    }
+}
+
+/// A node's statistics, as far as they are read.
+#[derive(Deserialize)]
+struct StatisticsAnswer {
+    server: Server,
+    statsz: Statistics,
+}
+
+#[derive(Deserialize)]
+struct Statistics {
+    #[serde(default)]
+    active_servers: usize,
+}
+
+impl NodeClock {
+    fn read(answer: &[u8]) -> Result<Self, MalformedNode> {
+        let StatisticsAnswer { server, statsz } =
+            serde_json::from_slice(answer).map_err(|error| MalformedNode(error.to_string()))?;
+        Ok(Self { now_ms: server.now_ms()?, node: server.name, nodes: statsz.active_servers.max(1) })
+    }
+}
+
 impl Node {
     /// Reads a node's answer.
     ///
@@ -301,8 +362,7 @@ impl Node {
         let malformed = |reason: String| MalformedNode(reason);
         let JetStreamAnswer { server, data } =
             serde_json::from_slice(answer).map_err(|error| malformed(error.to_string()))?;
-        let now = OffsetDateTime::parse(&server.time, &Rfc3339)
-            .map_err(|error| malformed(format!("{} is no time: {error}", server.time)))?;
+        let now_ms = server.now_ms()?;
         let sync_always = match (data.disabled, data.config) {
             (true, _) => None,
             (false, Some(config)) => Some(config.sync_always),
@@ -312,7 +372,7 @@ impl Node {
             id: server.id,
             name: server.name,
             version: server.ver,
-            now_ms: u64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or_default(),
+            now_ms,
             sync_always,
             is_in_cluster: server.cluster.is_some(),
             cluster: data.meta_cluster.map(|cluster| Cluster {
@@ -320,6 +380,12 @@ impl Node {
                 leader: cluster.leader.filter(|leader| !leader.is_empty()),
             }),
         })
+    }
+
+    /// Its clock.
+    #[must_use]
+    pub fn clock(&self) -> NodeClock {
+        NodeClock { node: self.name.clone(), now_ms: self.now_ms, nodes: self.cluster_size() }
     }
 
     /// Whether its server is older than [`OLDEST_SERVER`], or says no version.

@@ -25,6 +25,7 @@
 //! | [`markers`] | what removed entries leave in a bucket for ever, found and given a time to live |
 //! | [`deliveries`] | what webhooks need: cursors into the results, a log |
 //! | [`inspect`] | what the broker says of its nodes, connections and streams |
+//! | [`clock`] | the broker's time, and how far this machine's clock is from it |
 //! | [`trace`] | which trace a message belongs to, in its headers |
 //!
 //! # What the broker is trusted with
@@ -34,6 +35,7 @@
 //! on whether a session was used before.
 
 pub mod audit;
+pub mod clock;
 pub mod connect;
 mod counters;
 pub mod deliveries;
@@ -55,8 +57,9 @@ pub mod subjects;
 pub mod subscription;
 pub mod trace;
 
+pub use clock::BrokerClock;
 pub use connect::{Bus, ConnectError, ConnectSettings};
-pub use event::{BusEvent, Denied};
+pub use event::{BusEvent, Denied, connection_changed};
 pub use incoming::Incoming;
 pub use nkey::NkeySeed;
 pub use request::{PublishError, RequestError};

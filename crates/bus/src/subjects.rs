@@ -163,6 +163,10 @@ pub enum Address {
     ///
     /// A request of an orchestrator that every node of the broker answers.
     Broker,
+    /// Each node's clock, and its counts of connections and messages.
+    ///
+    /// A request of a party's worker or a gateway that every node of the broker answers.
+    Clock,
 }
 
 impl fmt::Display for Address {
@@ -187,6 +191,7 @@ impl fmt::Display for Address {
             Self::Audit(from) => write!(f, "{PREFIX}.audit.{from}"),
             Self::Head(party) => write!(f, "{PREFIX}.head.{party}"),
             Self::Broker => write!(f, "{PREFIX}.broker"),
+            Self::Clock => write!(f, "{PREFIX}.clock"),
         }
     }
 }
@@ -236,6 +241,7 @@ fn parse(text: &str) -> Option<Address> {
         ["audit", from] => Address::Audit(speaker(from)?),
         ["head", party] => Address::Head(party.parse().ok()?),
         ["broker"] => Address::Broker,
+        ["clock"] => Address::Clock,
         _ => return None,
     })
 }
@@ -399,6 +405,7 @@ mod tests {
             Address::Audit(Speaker::Gateway),
             Address::Head(party("service")),
             Address::Broker,
+            Address::Clock,
         ]
     }
 

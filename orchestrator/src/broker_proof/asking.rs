@@ -4,15 +4,12 @@ use core::{future::pending, time::Duration};
 use std::sync::Arc;
 
 use duet_bus::{
-    Bus, BusEvent, RequestError,
+    Bus, RequestError, connection_changed,
     inspect::{Answer, Node},
 };
 use duet_wire::{Code, Refusal};
 use tokio::{
-    sync::{
-        broadcast::{self, error::RecvError},
-        watch,
-    },
+    sync::watch,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -166,8 +163,7 @@ pub(crate) async fn learn_time(bus: &Bus, clock: &Clock) {
 fn note_time(clock: &Clock, answers: Vec<Told>) {
     let nodes: Vec<Answer<Node>> =
         answers.into_iter().filter_map(|answer| answer.understood().ok()).collect();
-    let expected = nodes.iter().map(|node| node.value.cluster_size()).max().unwrap_or_default();
-    clock.learn(&nodes, expected);
+    clock.learn(&nodes);
 }
 
 /// Asks at once, on each new connection, and every half minute, until `stop`.
@@ -226,18 +222,6 @@ async fn compare(orchestrator: &Orchestrator) {
                 sleep(COMPARE_PAUSE).await;
             }
             Err(_) => tracing::debug!("the broker's streams do not answer"),
-        }
-    }
-}
-
-/// Resolves when the connection is lost or made anew.
-async fn connection_changed(events: &mut broadcast::Receiver<BusEvent>) {
-    loop {
-        match events.recv().await {
-            // One that was missed may have been this.
-            Ok(BusEvent::Connected | BusEvent::Disconnected) | Err(RecvError::Lagged(_)) => return,
-            Ok(_) => {}
-            Err(RecvError::Closed) => pending().await,
         }
     }
 }

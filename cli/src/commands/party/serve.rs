@@ -117,9 +117,14 @@ pub(super) async fn serve(arguments: RunArguments, output: Output) -> Result<(),
         ..WorkerSettings::default()
     };
     let (id, fingerprint) = (party.id().clone(), party.card().fingerprint());
-    let vitals = Vitals { store: store.store(), bus: bus.clone(), draining: CancellationToken::new() };
-    let draining = vitals.draining.clone();
     let mut worker = Worker::start(party, bus.clone(), settings).await?;
+    let draining = CancellationToken::new();
+    let vitals = Vitals {
+        store: store.store(),
+        bus: bus.clone(),
+        clock: worker.broker_clock().clone(),
+        draining: draining.clone(),
+    };
     let health_address = health.as_ref().map(Listener::address);
     let metrics_address = metrics.as_ref().map(Listener::address);
     let _health = health.map(|listener| listener.serve(health::routes(vitals)));

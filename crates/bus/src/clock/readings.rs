@@ -45,9 +45,9 @@ impl Reading {
     }
 }
 
-/// Two nodes of the broker whose clocks differ.
+/// Two nodes of the broker whose clocks differ by more than two seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Apart {
+pub struct Apart {
     ahead: String,
     behind: String,
     by_ms: u64,
