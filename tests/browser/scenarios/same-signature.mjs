@@ -21,7 +21,7 @@ const ORDER = {
 scenario(
   "the same message and typed data get the same signature, after a reload too; a transaction does not",
   async scene => {
-    const { page, id, address } = await scene.wallet();
+    const { page, id, address } = await scene.borrow();
     const typedData = async () => {
       await page.reviewTypedData(id, ORDER);
       return page.sign();

@@ -72,9 +72,8 @@ scenario(
 );
 
 scenario("a file that does not open, or is another wallet's, is no backup", async scene => {
-  const page = await scene.open();
-  const other = await page.create({ label: "Other" });
-  const stranger = await page.backUp(other.id);
+  const { page, id: other } = await scene.borrow();
+  const stranger = await page.backUp(other);
   await page.startCreation({ label: "New" });
   await page.shown("create-secured");
   const choose = async buffer => {
@@ -97,11 +96,8 @@ scenario("a file that does not open, or is another wallet's, is no backup", asyn
 scenario(
   "the file of the third share is read back from the disk before the address shows",
   async scene => {
-    const page = await scene.open();
-    const other = await page.create({ label: "Other", third: "backup-file" });
-    scene.secrets.learn(other.file);
-    await scene.learn(page, other.id);
-    const own = await page.backUp(other.id);
+    const { page, id: other, file: stranger } = await scene.borrow({ third: "backup-file" });
+    const own = await page.backUp(other);
     await page.startCreation({ label: "New", third: "backup-file" });
     await page.shown("create-secured");
     const [{ id, address }] = (await page.stored("wallets")).filter(row => row.label === "New");
@@ -120,7 +116,7 @@ scenario(
     // Cut short, of another wallet, and another kind of file: each is refused, and says why.
     const file = await page.download("create-download");
     await refused(file.subarray(0, file.length - 1), /\.$/);
-    await refused(other.file, /another wallet/);
+    await refused(stranger, /another wallet/);
     await refused(own, /own share/);
     // Without the backup of the own share there is still no address: the third share's file is due.
     await page.waiveBackup();
@@ -158,7 +154,7 @@ scenario(
 );
 
 scenario("a waived backup is said wherever the wallet is shown", async scene => {
-  const { page, id } = await scene.wallet();
+  const { page, id } = await scene.borrow();
   const { persistent } = await page.tab.evaluate(async () => ({
     persistent: await navigator.storage.persisted(),
   }));
@@ -199,7 +195,7 @@ scenario("the browser is asked to keep the storage when a wallet is made", async
 });
 
 scenario("a connection to the storage that the browser closed is opened again", async scene => {
-  const { page, id, address } = await scene.wallet();
+  const { page, id, address } = await scene.borrow();
   const worker = await workerOf(page);
   await worker.closeDatabase();
   await judge({
