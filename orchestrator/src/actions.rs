@@ -36,8 +36,23 @@ pub(crate) fn entry_key(job: &JobKey) -> Key {
 }
 
 impl Orchestrator {
-    /// Performs `what`.
+    /// Performs `what`. What stores something waits until the broker was compared with what is
+    /// remembered of it, and is left undone if the broker went back since the core asked for it.
     pub(crate) async fn perform(&self, what: What) -> Outcome {
+        if !what.is_stored() {
+            return self.perform_now(what).await;
+        }
+        let changes = self.stores.changes();
+        let compared = self.broker.require_compared().await.map_err(|refusal| refusal.to_string());
+        let is_as_before = !changes.has_changed().unwrap_or(true);
+        match compared {
+            Ok(()) if is_as_before => self.perform_now(what).await,
+            Ok(()) => undone(&what, "the broker went back to an earlier copy of its store"),
+            Err(reason) => undone(&what, &reason),
+        }
+    }
+
+    async fn perform_now(&self, what: What) -> Outcome {
         match what {
             What::Read { job, may_be_behind } => Outcome::Read(self.read_job(&job, may_be_behind).await),
             What::Create(record) => {
@@ -272,8 +287,6 @@ impl Orchestrator {
         message_id: &str,
     ) -> Result<(), PublishFailure> {
         let document = serde_json::to_vec(document)?;
-        // A new end must not take a place that another end had before the broker went back.
-        self.broker.require_compared().await.map_err(PublishFailure::NotCompared)?;
         let stored = self.bus.publish_stored(&address, document, Some(message_id), PUBLISH_DEADLINE).await?;
         if !matches!(address, Address::Dead(_)) {
             self.stores.saw(streams::RESULTS, stored.sequence);
@@ -333,13 +346,22 @@ impl Orchestrator {
     }
 }
 
+/// The outcome of an action that stores something and was left undone.
+fn undone(what: &What, reason: &str) -> Outcome {
+    let failure = StoreFailure::Unknown(reason.to_owned());
+    match what {
+        What::Publish { .. } | What::Announce { .. } => Outcome::Published(false),
+        What::Remove { .. } | What::RemoveSession(_) => Outcome::Removed(Err(failure)),
+        What::EndSession(..) => Outcome::Done,
+        _ => Outcome::Written(Written::Failed(failure)),
+    }
+}
+
 /// Why a job's end was not published.
 #[derive(Debug, thiserror::Error)]
 enum PublishFailure {
     #[error(transparent)]
     Broker(#[from] PublishError),
-    #[error("{0}")]
-    NotCompared(Refusal),
     #[error("it does not serialise: {0}")]
     Document(#[from] serde_json::Error),
 }

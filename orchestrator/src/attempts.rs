@@ -74,10 +74,17 @@ pub(crate) fn version_of(entry: &Entry<JobRecord>) -> Version {
     Version { record: Arc::new(entry.value.clone()), revision: entry.revision.into() }
 }
 
-/// The outcome after a failure of the core itself.
-fn broke() -> StoreError {
-    StoreError(StoreFailure::Unknown("the orchestrator failed at the job".to_owned()))
+/// What a reply says that is none to the request.
+fn broke(reply: &Reply) -> StoreError {
+    let reason = match reply {
+        Reply::WentBack => "the broker went back to an earlier copy of its store meanwhile",
+        _ => "the orchestrator failed at the job",
+    };
+    StoreError(StoreFailure::Unknown(reason.to_owned()))
 }
+
+/// How soon a job is looked at again that was in hand when the broker went back.
+const AFTER_GOING_BACK: Duration = Duration::from_secs(1);
 
 impl Attempts {
     pub(crate) fn new() -> (Self, Asked) {
@@ -104,21 +111,21 @@ impl Attempts {
     async fn ask_done(&self, request: Request) -> Result<bool, StoreError> {
         match self.ask(request).await {
             Reply::Done(done) => done.map_err(StoreError::from),
-            _ => Err(broke()),
+            other => Err(broke(&other)),
         }
     }
 
     async fn ask_begun(&self, request: Request) -> Result<Begun, NotBegun> {
         match self.ask(request).await {
             Reply::Begun(begun) => begun,
-            _ => Err(NotBegun::Internal(broke().to_string())),
+            other => Err(NotBegun::Store(broke(&other).into())),
         }
     }
 
     async fn ask_changed(&self, request: Request) -> Result<Arc<JobRecord>, Denied> {
         match self.ask(request).await {
             Reply::Changed(changed) => changed,
-            _ => Err(Denied::Store(broke().into())),
+            other => Err(Denied::Store(broke(&other).into())),
         }
     }
 
@@ -126,7 +133,7 @@ impl Attempts {
     pub(crate) async fn submit(&self, submission: Submission) -> Result<Submitted, Rejected> {
         match self.ask(Request::Submit(submission)).await {
             Reply::Submitted(submitted) => submitted,
-            _ => Err(Rejected::Store(broke().into())),
+            other => Err(Rejected::Store(broke(&other).into())),
         }
     }
 
@@ -177,6 +184,11 @@ impl Attempts {
         drop(self.messages.send(Message::Heard(event)).await);
     }
 
+    /// Has everything that is under way end, since the broker went back.
+    pub(crate) async fn went_back(&self) {
+        self.hear(Event::WentBack).await;
+    }
+
     /// What the workers of `party` offer together.
     pub(crate) fn offered(&self, party: &PartyId) -> Total {
         let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,6 +207,7 @@ impl Attempts {
             tokio::select! {
                 reply = &mut replied => return match reply.unwrap_or(Reply::Broke) {
                     Reply::Looked(looked) => Some(looked),
+                    Reply::WentBack => Some(Looked::Later(AFTER_GOING_BACK)),
                     _ => None,
                 },
                 Some(snapshot) = observer.changed() => {
@@ -218,7 +231,7 @@ impl Attempts {
     pub(crate) async fn sign(&self, version: Version, result: SealedResult) -> Result<(), NotSigned> {
         match self.ask(Request::Sign(version, result)).await {
             Reply::Signed(signed) => signed.map(drop),
-            _ => Err(NotSigned::Store(broke().into())),
+            other => Err(NotSigned::Store(broke(&other).into())),
         }
     }
 

@@ -86,6 +86,21 @@ impl Epochs {
         is_known && epoch >= self.forgotten && epoch <= self.epoch
     }
 
+    /// How far each stream went when epochs began whose numbers are those of other epochs in
+    /// `known`, at the lowest. Empty if each number stands for one epoch. One stands for two when
+    /// the broker was put back to before an epoch began, and an orchestrator found that out which
+    /// had not heard of that epoch.
+    pub(crate) fn begun_again(&self, known: &Self) -> BTreeMap<String, Mark> {
+        let is_other = |begun: &Begun, other: &Begun| other.number == begun.number && other != begun;
+        let again = self.begun.iter().filter(|begun| known.begun.iter().any(|other| is_other(begun, other)));
+        let mut lowest: BTreeMap<String, Mark> = BTreeMap::new();
+        for (name, mark) in again.flat_map(|begun| &begun.streams) {
+            let entry = lowest.entry(name.clone()).or_insert(*mark);
+            entry.last = entry.last.min(mark.last);
+        }
+        lowest
+    }
+
     /// Whether `stream`, seen up to `seen` in `epoch`, either still goes so far or was found to go
     /// less far when a later epoch began. Otherwise the broker has gone back, and no orchestrator
     /// has found out. `now` is how far it goes.
@@ -245,6 +260,23 @@ mod tests {
         assert_eq!(lied.present(), 2 + MAX_STEP);
         // A broker that lost everything goes on after what honest parties remember.
         assert_eq!(next(&Epochs::default(), 200, mark(9, 0)).present(), 201);
+    }
+
+    #[test]
+    fn an_epoch_with_the_number_of_a_known_one_is_another() {
+        // One orchestrator found the broker put back at 80 and another one, later, at 60.
+        let known = next(&Epochs::default(), 1, mark(9, 80));
+        let others = next(&Epochs::default(), 1, mark(9, 60));
+        assert_eq!(known.present(), others.present());
+        assert_eq!(others.begun_again(&others), BTreeMap::new());
+        assert_eq!(next(&known, 2, mark(9, 90)).begun_again(&known), BTreeMap::new());
+        assert_eq!(others.begun_again(&Epochs::default()), BTreeMap::new());
+        let again = others.begun_again(&known);
+        assert_eq!(again.get(RESULTS), Some(&mark(9, 60)));
+        // The next epoch begins with what both have in common, so no cursor of either leads beyond.
+        let third = others.with_next(2, 7, again, Vec::new());
+        assert_eq!(third.resume(at(2, 60)), Ok(60));
+        assert!(third.resume(at(2, 61)).is_err());
     }
 
     #[test]

@@ -281,23 +281,32 @@ impl Orchestrator {
         for _ in 0..MAX_CONFLICTS {
             let (epochs, revision) = self.read_epochs().await?;
             let (seen, heard) = self.stores.seen();
+            let again = epochs.begun_again(&self.stores.epochs());
             let mut gone = unexplained(&epochs, &seen, &looks);
             if !gone.is_empty() && lost.is_empty() {
                 sleep(CONFIRM_PAUSE).await;
                 looks = self.look_at_all().await?.0;
                 gone = unexplained(&epochs, &seen, &looks);
             }
-            let gone = self.believed(&epochs, gone);
+            let gone = if again.is_empty() {
+                self.believed(&epochs, gone)
+            } else {
+                // What this process saw, it saw in another epoch of that number.
+                seen.into_iter().filter(|seen| seen.by.is_none()).collect()
+            };
             let epochs = if gone.is_empty() {
                 epochs
             } else {
-                match self.begin_epoch(epochs, revision, &gone, &looks).await? {
+                match self.begin_epoch(epochs, revision, &gone, &looks, &again).await? {
                     Some(begun) => begun,
                     // Another orchestrator was first.
                     None => continue,
                 }
             };
-            self.adopt(epochs, &looks, heard, &lost, &gone);
+            if self.adopt(epochs, &looks, heard, &lost, &gone) {
+                self.attempts.went_back().await;
+                self.stores.changes.send_replace(());
+            }
             return Ok(looks);
         }
         Err(NotCompared::Contended)
@@ -353,6 +362,7 @@ impl Orchestrator {
         revision: Option<Revision>,
         gone: &[Seen],
         looks: &BTreeMap<String, StreamLook>,
+        again: &BTreeMap<String, Mark>,
     ) -> Result<Option<Epochs>, NotCompared> {
         let after = gone.iter().map(|seen| seen.epoch).max().unwrap_or(FIRST);
         let after = after.max(self.stores.epochs().present());
@@ -361,7 +371,8 @@ impl Orchestrator {
             gone.iter().any(|seen| seen.name == name && seen.mark.created_ns != look.created_ns)
         };
         let marks = looks.iter().map(|(name, look)| {
-            let mark = mark_of(look);
+            let mut mark = mark_of(look);
+            mark.last = again.get(name).map_or(mark.last, |lowest| lowest.last.min(mark.last));
             (name.clone(), if is_other(name, look) { Mark { last: 0, ..mark } } else { mark })
         });
         // Of no party, if this process saw something itself.
@@ -384,7 +395,7 @@ impl Orchestrator {
         }
     }
 
-    /// Takes over what the broker holds now, and says so if it is less than before.
+    /// Takes over what the broker holds now. Returns whether that is less than before.
     fn adopt(
         &self,
         epochs: Epochs,
@@ -392,7 +403,7 @@ impl Orchestrator {
         heard: usize,
         lost: &[String],
         gone: &[Seen],
-    ) {
+    ) -> bool {
         let (present, is_first_look, is_another) = {
             let mut known = self.stores.known();
             let before = known.epochs.present();
@@ -413,7 +424,7 @@ impl Orchestrator {
         };
         self.metrics.broker_epoch(present);
         if lost.is_empty() && gone.is_empty() && (!is_another || is_first_look) {
-            return;
+            return false;
         }
         let open = self.board.open().all();
         self.board.clear();
@@ -423,7 +434,7 @@ impl Orchestrator {
         } else {
             self.note_lost(lost, open);
         }
-        self.stores.changes.send_replace(());
+        true
     }
 
     fn note_lost(&self, lost: &[String], open: usize) {

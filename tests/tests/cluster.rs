@@ -60,7 +60,7 @@ async fn what_was_acknowledged__should_outlive_any_one_node() {
                         assert_eq!(entry.value, number);
                         return entry.revision;
                     }
-                    Err(_) => tokio::task::yield_now().await,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
                 }
             }
         };

@@ -54,6 +54,10 @@ pub enum Event {
     Changed(Caller, Version),
     /// The connection to the broker was lost, or is back.
     Connected(bool),
+    /// The broker was put back to an earlier copy of its store, or lost it. From now on a revision
+    /// may be another version's than the one that it was. All that is under way ends with
+    /// [`Reply::WentBack`].
+    WentBack,
     /// The clocks of the broker's nodes differ, as this says, so nothing expires. Or they agree
     /// again.
     Disputed(Option<Refusal>),
@@ -154,6 +158,8 @@ pub enum Reply {
     Done(Result<bool, StoreFailure>),
     /// The core failed at it.
     Broke,
+    /// The broker went back while it was under way. Whether something was stored is not known.
+    WentBack,
 }
 
 /// How far a job was taken.
@@ -213,6 +219,52 @@ pub struct Action {
     pub caller: Caller,
     /// What to do.
     pub what: What,
+}
+
+impl What {
+    /// Whether it stores something at the broker. The driver performs such an action only on the
+    /// broker as it was when the core asked for it: not after the broker went back, and over a new
+    /// connection not before it is known whether it did.
+    #[must_use]
+    pub const fn is_stored(&self) -> bool {
+        match self {
+            Self::Create(_)
+            | Self::Write { .. }
+            | Self::Remove { .. }
+            | Self::CreateSession(_)
+            | Self::EndSession(..)
+            | Self::RemoveSession(_)
+            | Self::WriteClaim { .. }
+            | Self::Publish { .. }
+            | Self::Announce { .. } => true,
+            Self::Read { .. }
+            | Self::Forget(_)
+            | Self::Learn(_)
+            | Self::FindSession { .. }
+            | Self::AskBroker
+            | Self::AskRoom(_)
+            | Self::AskBacklog
+            | Self::AskStanding { .. }
+            | Self::AskHolders { .. }
+            | Self::Tell(..)
+            | Self::ReadClaim(_)
+            | Self::AskParties { .. }
+            | Self::DoubtParty { .. }
+            | Self::AskParty(_)
+            | Self::Park { .. }
+            | Self::Unpark { .. }
+            | Self::WakeWaiting
+            | Self::ForgetParties { .. }
+            | Self::Enter { .. }
+            | Self::Invite { .. }
+            | Self::Release(..)
+            | Self::Show(..)
+            | Self::FindEnd(_)
+            | Self::Note(_)
+            | Self::Reply(_)
+            | Self::End => false,
+        }
+    }
 }
 
 /// What to do, and in which variant of [`Outcome`] its outcome comes.

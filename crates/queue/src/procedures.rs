@@ -119,6 +119,7 @@ impl Core {
             }
             Event::Changed(..) => {}
             Event::Connected(is_connected) => lock(&self.state).is_connected = is_connected,
+            Event::WentBack => self.go_back(),
             Event::Disputed(dispute) => lock(&self.state).dispute = dispute,
             Event::Offered { party, instance, offered } => {
                 let mut state = lock(&self.state);
@@ -259,6 +260,36 @@ impl Core {
         }
     }
 
+    /// Ends everything that is under way, as a crash would. It goes by revisions, and one may be
+    /// another version's now: a compare-and-swap would replace what no procedure has read.
+    fn go_back(&mut self) {
+        let mut state = lock(&self.state);
+        for (id, open) in &mut state.open {
+            if open.outcome.is_none()
+                && let Some(late) = open.invitation.take()
+                && self.late.len() < MAX_LATE_INVITATIONS
+            {
+                self.late.insert(*id, late);
+            }
+        }
+        drop(state);
+        for (caller, procedure) in core::mem::take(&mut self.procedures) {
+            // It gives back its seats as it is dropped.
+            drop(procedure);
+            self.end(caller, Some(Reply::WentBack));
+        }
+    }
+
+    /// Replies to a caller whose procedure is over.
+    fn end(&self, caller: Caller, reply: Option<Reply>) {
+        let mut state = lock(&self.state);
+        if let Some(reply) = reply {
+            state.act(caller, What::Reply(reply));
+        }
+        state.act(caller, What::End);
+        state.forget(caller);
+    }
+
     /// Ends what is due.
     fn pass(&mut self) {
         let mut callers = Vec::new();
@@ -301,12 +332,7 @@ impl Core {
             },
         };
         self.procedures.remove(&caller);
-        let mut state = lock(&self.state);
-        if let Some(reply) = reply {
-            state.act(caller, What::Reply(reply));
-        }
-        state.act(caller, What::End);
-        state.forget(caller);
+        self.end(caller, reply);
     }
 
     /// Goes on after a procedure for `job` has panicked.

@@ -152,7 +152,7 @@ async fn one_address__should_have_so_many_connections_and_no_more() {
     drop(first);
     timeout(DEADLINE, async {
         while upgrade(&alone.url, "127.0.0.2", Some(PAGE_ORIGIN)).await.is_err() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(core::time::Duration::from_millis(10)).await;
         }
     })
     .await
@@ -248,7 +248,7 @@ async fn broker_out_of_reach__should_be_said_and_got_over() {
     let becomes = async |status: u16| {
         timeout(DEADLINE, async {
             while ready().await != status {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(core::time::Duration::from_millis(10)).await;
             }
         })
         .await

@@ -88,7 +88,7 @@ async fn a_job_that_keeps_failing__should_end_as_a_dead_letter_with_its_history(
             if stream.info().await.unwrap().state.messages == 1 {
                 return stream.get_last_raw_message_by_subject("duet.v1.dead.demo").await.unwrap();
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     let letter = tokio::time::timeout(DEADLINE, dead).await.unwrap();
@@ -210,7 +210,7 @@ async fn a_session_whose_orchestrator_died__should_end_once_through_another() {
             if info.num_pending == 0 && info.num_ack_pending == 0 {
                 return;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(DEADLINE, drained).await.unwrap();

@@ -107,7 +107,7 @@ async fn a_deadline__should_hold_while_a_job_is_queued() {
             if let Some(end) = rig.ends(url, TOKEN).await.into_iter().find(|end| end.job == job.id) {
                 return end;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(core::time::Duration::from_millis(10)).await;
         }
     };
     let end = tokio::time::timeout(crate::rig::DEADLINE, ends).await.unwrap();

@@ -66,7 +66,7 @@ async fn entries_that_cannot_be_read__should_not_block_the_queue() {
             if value["state"] == "failed" {
                 return value;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     let ended = tokio::time::timeout(DEADLINE, ended).await.unwrap();

@@ -68,7 +68,7 @@ async fn event_streams__should_be_bounded_per_tenant() {
     drop(open);
     let again = async {
         while rig.http.get(&path).bearer_auth(TOKEN).send().await.unwrap().status() != StatusCode::OK {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(core::time::Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(DEADLINE, again).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_full_stream_of_announcements__should_refuse_new_jobs_and_lose_none() 
     }
     let again = async {
         while rig.submit(url, &rig.request("again", BACKEND)).await.status() != StatusCode::ACCEPTED {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(core::time::Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(DEADLINE, again).await.unwrap();

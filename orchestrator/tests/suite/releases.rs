@@ -59,7 +59,7 @@ impl Later {
                 if record["end_published_at_ms"].is_number() {
                     return record;
                 }
-                tokio::task::yield_now().await;
+                tokio::time::sleep(core::time::Duration::from_millis(10)).await;
             }
         };
         timeout(DEADLINE, told).await.unwrap()
@@ -246,7 +246,7 @@ async fn members_of_a_later_release__should_be_kept_while_a_job_is_signed() {
             if record["state"] == "signed" {
                 return record;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(core::time::Duration::from_millis(10)).await;
         }
     };
     let record = timeout(DEADLINE, ended).await.unwrap();

@@ -666,7 +666,7 @@ impl Rig {
                     if entry.value.end_published_at_ms.is_some() {
                         return entry;
                     }
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             };
             entries.push(timeout(DEADLINE, noted).await.unwrap());

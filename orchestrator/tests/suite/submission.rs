@@ -292,7 +292,7 @@ async fn readiness__should_follow_the_broker() {
     rig.broker.resume().await.unwrap();
     let back = async {
         while rig.get(&orchestrator.url, "/readyz").await.status() != StatusCode::OK {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(core::time::Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(DEADLINE, back).await.unwrap();

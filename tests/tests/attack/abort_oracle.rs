@@ -157,7 +157,7 @@ async fn a_party_that_could_not_lock__should_say_nothing_and_initiate_nothing_af
     session.answer(|state| respond_with(state, &Natural::from(2))).await?;
     let unready = async {
         while stage.service.sqlite.readiness() == Readiness::Ready {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(core::time::Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(duet_actors::stage::PATIENCE, unready).await?;

@@ -163,7 +163,7 @@ async fn a_restored_party__should_sign_nothing_from_before() -> Result<()> {
     // The partner's store is put back to before the revocation. Wait for a later second than that
     // of the request.
     while Some(now_ms() / 1000) <= request.issued_at {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(core::time::Duration::from_millis(10)).await;
     }
     drop(stage.partner.worker.take());
     let path = stage.partner.directory.path().join("store.db");

@@ -257,7 +257,7 @@ async fn a_party_that_signed__should_leave_its_share_in_no_file_log_memory_or_co
                 if last.allocated.is_empty() {
                     break;
                 }
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
             Ok::<_, anyhow::Error>(())
         };

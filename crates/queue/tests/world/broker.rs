@@ -18,7 +18,7 @@ pub(crate) struct Announcement {
     pub(crate) deliveries: i64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Broker {
     /// Every version of each job, the newest last.
     pub(crate) jobs: BTreeMap<JobKey, Vec<Version>>,
@@ -28,6 +28,8 @@ pub(crate) struct Broker {
     pub(crate) ends: BTreeMap<String, u32>,
     /// Which job has each digest, and the entry's revision.
     pub(crate) claims: BTreeMap<DigestKey, (Holder, u64)>,
+    /// When each announcement's message id came last.
+    pub(crate) wake_ups: BTreeMap<String, u64>,
     revision: u64,
 }
 

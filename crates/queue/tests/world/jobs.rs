@@ -103,7 +103,12 @@ pub(crate) fn key(number: u64) -> JobKey {
 
 /// Whether `record` has a request of the changed variant.
 pub(crate) fn is_changed(record: &JobRecord) -> bool {
-    String::from_utf8_lossy(&record.request.body).contains("pay more")
+    asks_for_more(&record.request.body)
+}
+
+/// Whether a request's body is of the changed variant.
+pub(crate) fn asks_for_more(body: &[u8]) -> bool {
+    String::from_utf8_lossy(body).contains("pay more")
 }
 
 /// The revocation of a job's request by its requester.

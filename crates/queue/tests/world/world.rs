@@ -3,6 +3,7 @@
 mod clients;
 mod driver;
 mod loops;
+mod put_back;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +26,7 @@ use rand_chacha::{
 use crate::{
     broker::Broker,
     clients::Client,
-    jobs::{self, TWINS},
+    jobs::{self, OWNERS, TWINS},
     parties::{Parties, judge_failure},
     process::{Calling, Process},
     timing::Timing,
@@ -84,6 +85,10 @@ enum Happening {
     HearAtWork(usize, u32, InstanceId),
     Crash(usize),
     Restart(usize),
+    /// An operator copies the broker's store.
+    Copy,
+    /// The broker comes back with the copy, or empty.
+    GoBack,
 }
 
 pub(crate) struct World {
@@ -95,7 +100,11 @@ pub(crate) struct World {
     processes: Vec<Process>,
     agenda: BTreeMap<(u64, u64), Happening>,
     next: u64,
-    wake_ups: BTreeMap<String, u64>,
+    /// The copy of the broker's store, until it is used.
+    copy: Broker,
+    /// What the parties signed or began to sign for each job, and keep: whether it was the changed
+    /// request.
+    charged: BTreeMap<JobId, bool>,
     reports: BTreeMap<u64, Happening>,
     /// For how many seconds the first job's request is valid.
     first_lasts_s: u64,
@@ -150,7 +159,8 @@ impl World {
             processes,
             agenda: BTreeMap::new(),
             next: 0,
-            wake_ups: BTreeMap::new(),
+            copy: Broker::default(),
+            charged: BTreeMap::new(),
             reports: BTreeMap::new(),
             first_lasts_s: 0,
             clients: 0,
@@ -160,6 +170,7 @@ impl World {
         };
         world.first_lasts_s = 15 + world.below(35);
         world.draw_clients();
+        world.draw_going_back();
         for worker in 0..world.parties.count() {
             let after_ms = world.below(OFFER_EVERY_MS);
             world.schedule(after_ms, Happening::Offer { worker, again_ms: Some(OFFER_EVERY_MS) });
@@ -276,7 +287,12 @@ impl World {
                     let latest_ms = self.now_ms + 60_000;
                     assert!(latest_ms >= record.expires_at_ms, "a job expired early");
                 }
-                JobState::Cancelled | JobState::Signed { .. } => {}
+                JobState::Signed { .. } => {
+                    let charged = self.charged.get(&record.id).copied();
+                    let is_owners = *job == jobs::key(OWNERS);
+                    assert!(is_owners || charged == Some(jobs::is_changed(record)), "two payloads");
+                }
+                JobState::Cancelled => {}
                 other => panic!("{job:?} is {}", other.name()),
             }
         }
@@ -373,6 +389,8 @@ impl World {
             }
             Happening::Crash(process) => self.crash(process),
             Happening::Restart(process) => self.restart(process),
+            Happening::Copy => self.copy = self.whole_broker(),
+            Happening::GoBack => self.go_back(),
         }
     }
 

@@ -50,7 +50,7 @@ impl World {
         }
     }
 
-    fn will_ask(&mut self, from_ms: u64, within_ms: u64, client: Client) {
+    pub(super) fn will_ask(&mut self, from_ms: u64, within_ms: u64, client: Client) {
         let after_ms = from_ms + self.below(within_ms);
         self.schedule(after_ms, Happening::Client(client));
     }
@@ -60,7 +60,7 @@ impl World {
         START_MS / 1000 + if number == 0 { self.first_lasts_s } else { 3_600 }
     }
 
-    fn newest(&self, number: u64) -> Option<&Version> {
+    pub(super) fn newest(&self, number: u64) -> Option<&Version> {
         self.broker.jobs.get(&jobs::key(number)).and_then(|versions| versions.last())
     }
 
@@ -189,7 +189,10 @@ impl World {
             }
             Deed::PutBack => {
                 assert!(record.put_back.is_some());
-                if record.id == jobs::key(REFUSED).job {
+                // What the parties refuse as a conflict they refuse for ever.
+                let is_changed = jobs::is_changed(record);
+                let conflicts = self.charged.get(&record.id).is_some_and(|charged| *charged != is_changed);
+                if record.id == jobs::key(REFUSED).job && !conflicts {
                     self.will_ask(200, 1_000, Client { number: REFUSED, deed, left: 30 });
                 }
                 if record.id == jobs::key(OWNERS).job {

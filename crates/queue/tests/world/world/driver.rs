@@ -9,7 +9,7 @@ use duet_queue::{
     store::{JobKey, StoreFailure, Written},
     terms::{PairTerms, Terms},
 };
-use duet_wire::{Code, InstanceId, Pair, Refusal, Seat, job::Evidence};
+use duet_wire::{Code, InstanceId, Manifest, Pair, Refusal, Seat, job::Evidence};
 
 use crate::{
     broker::Broker,
@@ -161,8 +161,9 @@ impl World {
             }),
             What::AskParties { .. } => Outcome::Terms(self.terms()),
             What::AskParty(_) => Outcome::Done,
-            What::Invite { seat, instance, session, .. } => {
-                return self.invite(process, generation, id, (&seat, instance.as_ref()), session);
+            What::Invite { seat, instance, manifest, .. } => {
+                let manifest = Manifest::decode(&manifest).unwrap();
+                return self.invite(process, generation, id, (&seat, instance.as_ref()), &manifest);
             }
             What::Release(session, seated) => {
                 self.parties.leave(&seated.party, session);
@@ -291,23 +292,26 @@ impl World {
         generation: u32,
         id: ActionId,
         (seat, instance): (&Seat, Option<&InstanceId>),
-        session: SessionId,
+        manifest: &Manifest,
     ) {
+        let session = manifest.session;
         let until_ms = self.now_ms + millis(self.queue.session_timeout);
         let (now_ms, is_calm) = (self.now_ms, self.is_calm());
         let key = (&seat.party, session);
         let (answer, name) = self.parties.invite(&mut self.rng, key, instance, (now_ms, until_ms), is_calm);
         let accepted = || Outcome::Invited(Invited::Accepted(name.clone()));
+        // No process began it that the broker knows of, if its record was lost meanwhile.
         let job = self
             .broker
             .sessions
             .get(&session)
             .map(|record| JobKey { tenant: record.tenant.clone(), job: record.job });
+        let is_changed = jobs::asks_for_more(&manifest.request.body);
         let outcome = match answer {
             Answer::Accepts | Answer::AcceptsLate => {
                 self.offer_soon();
                 if let Some(job) = job {
-                    self.accept(session, &job);
+                    self.accept(session, &job, is_changed);
                 }
                 if matches!(answer, Answer::AcceptsLate) {
                     let after_ms = 1_000 + self.below(3_000);
@@ -369,10 +373,16 @@ impl World {
     }
 
     /// A party takes its seat. Once both sit, the session has an outcome.
-    fn accept(&mut self, session: SessionId, job: &JobKey) {
+    fn accept(&mut self, session: SessionId, job: &JobKey, is_changed: bool) {
         let (service, partner) = (party(ShareIndex::Service), party(ShareIndex::Partner));
         if !self.parties.both_sit(session, [&service, &partner]) {
             return;
+        }
+        // They sign nothing else under a key, whatever the queue has forgotten.
+        if *self.charged.entry(job.job).or_insert(is_changed) != is_changed {
+            let report =
+                Happening::Report { session, job: job.clone(), is_signed: Err(Code::Conflict), left: 10 };
+            return self.schedule(50, report);
         }
         let drawn = if self.is_calm() { 100 } else { self.below(100) };
         let is_refused = *job == jobs::key(REFUSED);
@@ -407,7 +417,8 @@ impl World {
             return;
         };
         let stale = self.fault(10);
-        let versions = &self.broker.jobs[&job];
+        // The job may have been lost since.
+        let Some(versions) = self.broker.jobs.get(&job) else { return };
         let version = versions[versions.len().saturating_sub(if stale { 2 } else { 1 })].clone();
         if running_pair(&version.record, session).is_none() {
             return;

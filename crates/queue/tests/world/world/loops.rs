@@ -26,6 +26,7 @@ impl World {
     pub(super) fn take_reply(&mut self, process: usize, caller: Caller, reply: Reply) {
         let Some(calling) = self.processes[process].callers.get(&caller).cloned() else { return };
         match (calling, reply) {
+            (calling, Reply::WentBack) => self.took_no_reply(process, calling),
             (Calling::Work { permit, job }, Reply::Looked(looked)) => {
                 self.looked(process, permit, &job, looked);
             }
@@ -139,9 +140,9 @@ impl World {
 
     pub(super) fn announce(&mut self, job: &JobKey, wake_up: &str) {
         let id = format!("{}.{wake_up}", job.job);
-        let since_ms = self.wake_ups.get(&id).copied();
+        let since_ms = self.broker.wake_ups.get(&id).copied();
         if since_ms.is_none_or(|since_ms| self.now_ms - since_ms > 120_000) {
-            self.wake_ups.insert(id, self.now_ms);
+            self.broker.wake_ups.insert(id, self.now_ms);
             self.broker.announcements.push(Announcement {
                 job: job.clone(),
                 at_ms: self.now_ms,
@@ -185,6 +186,27 @@ impl World {
         if in_work || !self.broker.announcements.is_empty() { Backlog::InWork } else { Backlog::Empty }
     }
 
+    /// A caller whose request came to nothing asks again.
+    fn took_no_reply(&mut self, process: usize, calling: Calling) {
+        match calling {
+            // The sender of a report gets no answer.
+            Calling::Report { number } => {
+                if let Some(again) = self.reports.remove(&number) {
+                    self.schedule(1_000, again);
+                }
+            }
+            Calling::Client(client) => {
+                self.clients -= 1;
+                self.ask_again(client);
+            }
+            Calling::Sweep => self.processes[process].is_sweeping = false,
+            Calling::Tell(job) => {
+                self.processes[process].telling.remove(&job);
+            }
+            Calling::Work { .. } => {}
+        }
+    }
+
     pub(super) fn crash(&mut self, process: usize) {
         if !self.processes[process].is_up {
             return;
@@ -201,19 +223,7 @@ impl World {
             self.broker.announcements.push(announcement);
         }
         for calling in callers.into_values() {
-            match calling {
-                // The sender of a report gets no answer.
-                Calling::Report { number } => {
-                    if let Some(again) = self.reports.remove(&number) {
-                        self.schedule(1_000, again);
-                    }
-                }
-                Calling::Client(client) => {
-                    self.clients -= 1;
-                    self.ask_again(client);
-                }
-                Calling::Work { .. } | Calling::Sweep | Calling::Tell(_) => {}
-            }
+            self.took_no_reply(process, calling);
         }
         let after_ms = 500 + self.below(5_000);
         self.schedule(after_ms, Happening::Restart(process));
@@ -226,6 +236,11 @@ impl World {
         let mut new = Process::new(process, &self.queue, seed, (self.now_ms, before.ahead_ms));
         new.generation = before.generation;
         self.processes[process] = new;
+        self.learn_all(process);
+    }
+
+    /// A process fills its board.
+    pub(super) fn learn_all(&mut self, process: usize) {
         let newest: Vec<Version> =
             self.broker.jobs.values().filter_map(|versions| versions.last().cloned()).collect();
         for version in newest {
