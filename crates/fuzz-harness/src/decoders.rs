@@ -6,11 +6,14 @@ use duet_protocol::{
     arithmetic::default_arithmetic,
     card::Card,
     card_update::DeviceCardUpdate,
+    catch_up::SlopeBox,
     codec::{self, Message},
     enrolment::{EnrolmentOffer, VerifiedEnrolment},
+    epoch::SignedRecord,
     keygen::{DeviceWallet, PendingWallet},
     package::{Envelope, PreparedShare},
     receipt::{CommitAck, Receipt, ReceiptBundle},
+    refresh::{EpochAck, NextShare},
     session::CipherEvidence,
     share::{KeyShare, WalletPublic},
 };
@@ -44,6 +47,9 @@ pub fn run(bytes: &[u8]) {
     canonical::<CommitAck>(bytes);
     canonical::<Envelope>(bytes);
     canonical::<CipherEvidence>(bytes);
+    canonical::<SignedRecord>(bytes);
+    canonical::<EpochAck>(bytes);
+    canonical::<SlopeBox>(bytes);
     canonical::<Manifest>(bytes);
     canonical::<Invitation>(bytes);
     canonical::<InvitationReply>(bytes);
@@ -68,4 +74,5 @@ pub fn run(bytes: &[u8]) {
     drop(DeviceWallet::from_secret_bytes(bytes, arithmetic));
     drop(VerifiedEnrolment::from_trusted_bytes(bytes, arithmetic));
     drop(KeyShare::from_secret_bytes(bytes));
+    drop(NextShare::from_secret_bytes(bytes));
 }

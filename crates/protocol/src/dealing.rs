@@ -219,7 +219,7 @@ impl Drawn {
         let (wallet, index, receiver) = (self.own.wallet(), share.index(), backend.card.card());
         let enrolment = offer.sign(&self.keys, Some(proofs.into_proofs()));
         let holding = Holding {
-            wallet: wallet.content_hash(),
+            wallet: wallet.record_hash(),
             index,
             device_card: self.card.fingerprint(),
             token: *backend.token.id(),

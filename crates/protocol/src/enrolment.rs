@@ -642,6 +642,11 @@ impl VerifiedEnrolment {
         self.prepared.get().is_some()
     }
 
+    /// The same enrolment with another epoch and ciphertext.
+    pub(crate) fn with(&self, epoch: Epoch, ciphertext: Ciphertext) -> Self {
+        Self { epoch, ciphertext, prepared: Arc::default(), ..self.clone() }
+    }
+
     /// `c_i^v · (1 + plaintext·N) · r̃^N mod N²`, see [`EncryptionKey::affine`].
     pub(crate) fn affine(
         &self,

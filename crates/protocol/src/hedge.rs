@@ -139,6 +139,8 @@ pub(crate) enum Purpose {
     Keys,
     /// The ephemeral key of a sealed message.
     Seal,
+    /// A maker's part of a refresh's slope, and the blinding of its commitment.
+    Slope,
 }
 
 /// A generator for one purpose. Wiped on drop; neither `Clone` nor `Serialize`.

@@ -15,6 +15,8 @@
 //!    caller learns it.
 //! 5. Later [`enrolment`]s serve the first contact of two parties, a rotated Paillier key, the end
 //!    of a lock, and a restored backup.
+//! 6. A [`refresh`] gives all holders new shares of the same key, under a new [`epoch`] record. The
+//!    third holder follows by [`catch_up`]. No program starts a refresh yet.
 //!
 //! The caller passes randomness and time in ([`hedge::Entropy`]). The crate has no clock, no
 //! network and no global state, so the same code runs in a browser.
@@ -24,6 +26,7 @@ pub mod arithmetic;
 mod bytes;
 pub mod card;
 pub mod card_update;
+pub mod catch_up;
 mod channel;
 pub mod codec;
 pub mod curve;
@@ -31,6 +34,7 @@ pub mod dealing;
 #[doc(hidden)]
 pub mod door;
 pub mod enrolment;
+pub mod epoch;
 pub mod extended_key;
 pub mod hedge;
 mod holding;
@@ -49,6 +53,7 @@ pub mod proofs;
 pub mod public_key;
 pub mod randomizer;
 pub mod receipt;
+pub mod refresh;
 pub mod responder;
 pub mod ring_pedersen;
 mod seal;

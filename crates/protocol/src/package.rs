@@ -422,7 +422,7 @@ impl OpenedPackage {
         };
         let (enrolment, modulus) = verifier.verify(&contents.enrolment)?;
         let holding = Holding {
-            wallet: share.wallet().content_hash(),
+            wallet: share.wallet().record_hash(),
             index: receiver.index,
             device_card: self.device_card.fingerprint(),
             token: *contents.token.id(),

@@ -285,6 +285,13 @@ impl EncryptionKey {
         Ok(Ciphertext(self.squared.mul(&added, &randomizer.value)))
     }
 
+    /// `ciphertext · (1 + plaintext·N) mod N²`: with an encryption of `x`, an encryption of
+    /// `x + plaintext`. It is not randomised anew.
+    pub(crate) fn add(&self, ciphertext: &Ciphertext, plaintext: &Natural) -> Ciphertext {
+        let message = &(plaintext * self.modulus()) + &Natural::one();
+        Ciphertext(self.squared.mul(&ciphertext.0, &message))
+    }
+
     fn check(&self, plaintext: &Natural, randomizer: &OneTimeRandomizer) -> Result<(), EncryptError> {
         if plaintext.bit_length() > MASKED_PLAINTEXT_BITS {
             return Err(EncryptError::PlaintextRange);

@@ -100,7 +100,7 @@ impl Receipt {
         self.body.wallet == wallet.id()
             && self.body.epoch == wallet.epoch()
             && self.body.party == *party
-            && self.body.wallet_hash == wallet.content_hash()
+            && self.body.wallet_hash == wallet.record_hash()
             && identity.verify_statement(&self.body, &self.signature).is_ok()
     }
 }

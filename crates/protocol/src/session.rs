@@ -12,12 +12,14 @@
 //! wire these messages travel inside Noise messages.
 
 use serde::{Deserialize, Serialize};
+use udigest::Digestable;
 
 use crate::{
     card::Card,
     channel::{HANDSHAKE_OVERHEAD_BYTES, NotAuthentic, TAG_SIZE_BYTES},
     codec::{self, DecodeError, Message},
     curve::{Point, Scalar, reduce},
+    epoch::EpochRecord,
     identity::{IdentitySignature, PartyKeys, Statement},
     ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId},
     natural::Natural,
@@ -107,6 +109,17 @@ pub(crate) struct Agreement {
     pub(crate) path: DerivationPath,
     #[udigest(as_bytes)]
     pub(crate) digest: [u8; 32],
+    /// The hash of the record in force, from epoch 1 on. Two holders of different records get no
+    /// channel. It is hashed around the rest, so that sessions of epoch 0 are those of all versions.
+    #[udigest(skip)]
+    pub(crate) record: Option<[u8; 32]>,
+}
+
+#[derive(udigest::Digestable)]
+struct OnRecord<'a> {
+    value: &'a dyn Digestable,
+    #[udigest(as_bytes)]
+    record: [u8; 32],
 }
 
 /// One side of a session.
@@ -119,7 +132,7 @@ pub(crate) struct Seat {
 
 impl Seat {
     /// The seat of the holder of share `index`, if `card` belongs to that party.
-    fn of(wallet: &WalletPublic, index: ShareIndex, card: &Card) -> Result<Self, ApiMisuse> {
+    pub(crate) fn of(wallet: &WalletPublic, index: ShareIndex, card: &Card) -> Result<Self, ApiMisuse> {
         if wallet.holder(index).party() == Some(card.party()) {
             Ok(Self { party: card.party().clone(), index, card: card.fingerprint() })
         } else {
@@ -175,27 +188,35 @@ impl Agreement {
             responder: Seat::of(terms.wallet, responder_index, responder)?,
             path: terms.path.clone(),
             digest: terms.digest,
+            record: terms.wallet.epoch_record().map(EpochRecord::hash),
         })
     }
 
     /// Noise's prologue, `H(M)`.
     pub(crate) fn prologue(&self) -> [u8; 32] {
-        transcript::hash("session-prologue", self)
+        self.hash("session-prologue", self)
     }
 
     /// `sid1 = H(M)`: known before any message.
     pub(crate) fn sid1(&self) -> [u8; 32] {
-        transcript::hash("sid1", self)
+        self.hash("sid1", self)
     }
 
     /// `sid2 = H(M, handshake hash after message 1)`.
     pub(crate) fn sid2(&self, handshake: &[u8]) -> [u8; 32] {
-        transcript::hash("sid2", &SessionIdInput { agreement: self, handshake })
+        self.hash("sid2", &SessionIdInput { agreement: self, handshake })
     }
 
     /// `sid = H(M, final handshake hash)`.
     pub(crate) fn sid(&self, handshake: &[u8]) -> [u8; 32] {
-        transcript::hash("sid", &SessionIdInput { agreement: self, handshake })
+        self.hash("sid", &SessionIdInput { agreement: self, handshake })
+    }
+
+    fn hash(&self, tag: &str, value: &dyn Digestable) -> [u8; 32] {
+        match self.record {
+            None => transcript::hash(tag, value),
+            Some(record) => transcript::hash(tag, &OnRecord { value, record }),
+        }
     }
 
     /// The context of the initiator's Schnorr proof.

@@ -5,13 +5,15 @@
 //! 1987), so that everyone can compute everyone's `X_i = Q + i·A1`.
 
 use core::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::Error as _};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
     codec::{self, DecodeError, Message},
     curve::{Point, Scalar, SecretScalar},
+    epoch::EpochRecord,
     identity::IdentityKey,
     ids::{CardFingerprint, Epoch, PartyId, ShareIndex, TenantId, WalletId},
     public_key::{ChainCode, PublicKey},
@@ -150,28 +152,77 @@ pub(crate) struct WalletRecord {
     pub(crate) requesters: Vec<Requester>,
 }
 
+impl WalletIdPreimage<'_> {
+    fn id(&self) -> WalletId {
+        WalletId(transcript::hash("wallet-id", self))
+    }
+}
+
 impl WalletRecord {
     pub(crate) fn computed_id(&self) -> WalletId {
-        WalletId(transcript::hash(
-            "wallet-id",
-            &WalletIdPreimage {
-                public_key: &self.public_key,
-                commitment: &self.commitment,
-                holders: &self.holders,
-                nonce: &self.nonce,
-            },
-        ))
+        WalletIdPreimage {
+            public_key: &self.public_key,
+            commitment: &self.commitment,
+            holders: &self.holders,
+            nonce: &self.nonce,
+        }
+        .id()
     }
 }
 
 /// Everything public about a wallet, the same for all three holders. It is checked when it is made
 /// or parsed: the id matches, the holders and requesters are distinct, and no public share is the
 /// identity.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "WalletRecord", into = "WalletRecord")]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "WalletRecord")]
 pub struct WalletPublic {
+    /// What holds now. Commitment, holders and requesters are those of the latest epoch.
     record: WalletRecord,
     public_shares: [Point; 3],
+    /// `None` in epoch 0.
+    latest: Option<Arc<Latest>>,
+}
+
+/// A wallet of a later epoch: what its id is the hash of, beside the key, and the record in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Latest {
+    /// `A1` of epoch 0.
+    commitment: Point,
+    /// The holders of epoch 0.
+    holders: [Holder; 3],
+    nonce: [u8; 32],
+    record: EpochRecord,
+}
+
+impl TryFrom<Latest> for WalletPublic {
+    type Error = InvalidWallet;
+
+    fn try_from(latest: Latest) -> Result<Self, InvalidWallet> {
+        let record = &latest.record;
+        let founding = WalletIdPreimage {
+            public_key: record.public_key(),
+            commitment: &latest.commitment,
+            holders: &latest.holders,
+            nonce: &latest.nonce,
+        };
+        if founding.id() != record.wallet() {
+            return Err(InvalidWallet::Id);
+        }
+        let public_shares = public_shares(record.public_key(), record.commitment())?;
+        let record = record.in_force(latest.nonce);
+        Ok(Self { record, public_shares, latest: Some(Arc::new(latest)) })
+    }
+}
+
+/// Only the record of epoch 0 proves itself. So a later wallet has no encoding of its own: it is
+/// stored with its share ([`KeyShare::to_secret_bytes`]), and travels as signed records.
+impl Serialize for WalletPublic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.latest {
+            None => self.record.serialize(serializer),
+            Some(_) => Err(S::Error::custom("a wallet of a later epoch travels as signed records")),
+        }
+    }
 }
 
 impl TryFrom<WalletRecord> for WalletPublic {
@@ -188,16 +239,18 @@ impl TryFrom<WalletRecord> for WalletPublic {
         }
         check_holders(&record.holders)?;
         check_requesters(&record.requesters)?;
-        let share = |index| {
-            public_share(&record.public_key, &record.commitment, index).ok_or(InvalidWallet::PublicShare)
-        };
-        let public_shares =
-            [share(ShareIndex::Device)?, share(ShareIndex::Service)?, share(ShareIndex::Partner)?];
-        Ok(Self { record, public_shares })
+        let public_shares = public_shares(&record.public_key, &record.commitment)?;
+        Ok(Self { record, public_shares, latest: None })
     }
 }
 
-fn check_holders(holders: &[Holder; 3]) -> Result<(), InvalidWallet> {
+/// All `X_i`.
+pub(crate) fn public_shares(public_key: &PublicKey, commitment: &Point) -> Result<[Point; 3], InvalidWallet> {
+    let share = |index| public_share(public_key, commitment, index).ok_or(InvalidWallet::PublicShare);
+    Ok([share(ShareIndex::Device)?, share(ShareIndex::Service)?, share(ShareIndex::Partner)?])
+}
+
+pub(crate) fn check_holders(holders: &[Holder; 3]) -> Result<(), InvalidWallet> {
     let [device, service, partner] = holders;
     let distinct = match (device, service, partner) {
         (Holder::Backup, _, _) | (_, Holder::Backup, _) => false,
@@ -211,7 +264,7 @@ fn check_holders(holders: &[Holder; 3]) -> Result<(), InvalidWallet> {
     if distinct { Ok(()) } else { Err(InvalidWallet::Holders) }
 }
 
-fn check_requesters(requesters: &[Requester]) -> Result<(), InvalidWallet> {
+pub(crate) fn check_requesters(requesters: &[Requester]) -> Result<(), InvalidWallet> {
     let distinct = |requesters: &[Requester]| {
         requesters.iter().enumerate().all(|(at, requester)| {
             !requester.kinds.is_empty()
@@ -225,12 +278,6 @@ fn check_requesters(requesters: &[Requester]) -> Result<(), InvalidWallet> {
     };
     let counted = (1..=MAX_REQUESTERS).contains(&requesters.len());
     if counted && distinct(requesters) { Ok(()) } else { Err(InvalidWallet::Requesters) }
-}
-
-impl From<WalletPublic> for WalletRecord {
-    fn from(wallet: WalletPublic) -> Self {
-        wallet.record
-    }
 }
 
 /// `X_i = Q + i·A1`; `None` for the identity.
@@ -348,9 +395,37 @@ impl WalletPublic {
         }
     }
 
-    /// The hash of the whole record, which all holders' receipts must agree on.
-    pub(crate) fn content_hash(&self) -> [u8; 32] {
-        transcript::hash("wallet", &self.record)
+    /// The hash of the record in force: of the whole record of epoch 0, on which all holders'
+    /// receipts must agree, or of the latest [`EpochRecord`].
+    #[must_use]
+    pub fn record_hash(&self) -> [u8; 32] {
+        match &self.latest {
+            None => transcript::hash("wallet", &self.record),
+            Some(latest) => latest.record.hash(),
+        }
+    }
+
+    /// The record of the latest epoch; `None` in epoch 0.
+    #[must_use]
+    pub fn epoch_record(&self) -> Option<&EpochRecord> {
+        self.latest.as_ref().map(|latest| &latest.record)
+    }
+
+    /// The same wallet with `record` in force.
+    ///
+    /// # Security
+    /// Checks only that the record is of this wallet. The caller has verified the history that
+    /// leads to it.
+    pub(crate) fn at(&self, record: EpochRecord) -> Result<Self, InvalidWallet> {
+        Self::try_from(match self.latest.as_deref() {
+            Some(latest) => Latest { record, ..latest.clone() },
+            None => Latest {
+                commitment: self.record.commitment,
+                holders: self.record.holders.clone(),
+                nonce: self.record.nonce,
+                record,
+            },
+        })
     }
 }
 
@@ -385,6 +460,9 @@ pub enum InvalidShareRecord {
     /// The share is zero or not below the order, or does not match the commitments.
     #[error(transparent)]
     Mismatch(#[from] ShareMismatch),
+    /// The wallet's records contradict each other.
+    #[error(transparent)]
+    Wallet(#[from] InvalidWallet),
 }
 
 /// One holder's share of one wallet. The number is wiped on drop and never printed.
@@ -428,11 +506,13 @@ impl KeyShare {
     /// # Errors
     /// Never for a share that was parsed; the codec's limits.
     pub fn to_secret_bytes(&self) -> Result<Zeroizing<Vec<u8>>, codec::EncodeError> {
-        codec::encode_secret(&ShareRecord {
-            wallet: self.wallet.clone(),
-            index: self.index,
-            secret: *self.secret.to_bytes(),
-        })
+        let (index, secret) = (self.index, *self.secret.to_bytes());
+        match &self.wallet.latest {
+            None => codec::encode_secret(&ShareRecord { wallet: self.wallet.clone(), index, secret }),
+            Some(latest) => {
+                codec::encode_secret(&LaterShareRecord { wallet: Latest::clone(latest), index, secret })
+            }
+        }
     }
 
     /// Parses what [`Self::to_secret_bytes`] wrote.
@@ -440,9 +520,15 @@ impl KeyShare {
     /// # Errors
     /// When it is not such a record, or contradicts itself.
     pub fn from_secret_bytes(bytes: &[u8]) -> Result<Self, InvalidShareRecord> {
-        let record: ShareRecord = codec::decode(bytes)?;
-        let secret = SecretScalar::from_bytes(&record.secret).map_err(|_| ShareMismatch)?;
-        Ok(Self::new(record.wallet.clone(), record.index, secret)?)
+        let (wallet, index, secret) = if bytes.get(1) == Some(&LaterShareRecord::VERSION) {
+            let record: LaterShareRecord = codec::decode(bytes)?;
+            let wallet = WalletPublic::try_from(record.wallet.clone())?;
+            (wallet, record.index, SecretScalar::from_bytes(&record.secret))
+        } else {
+            let record: ShareRecord = codec::decode(bytes)?;
+            (record.wallet.clone(), record.index, SecretScalar::from_bytes(&record.secret))
+        };
+        Ok(Self::new(wallet, index, secret.map_err(|_| ShareMismatch)?)?)
     }
 }
 
@@ -465,6 +551,22 @@ impl Message for ShareRecord {
     const KIND: u8 = 0x07;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 2048 + 64;
+}
+
+/// A share of epoch 1 or later.
+#[derive(Serialize, Deserialize, ZeroizeOnDrop)]
+struct LaterShareRecord {
+    #[zeroize(skip)]
+    wallet: Latest,
+    #[zeroize(skip)]
+    index: ShareIndex,
+    secret: [u8; 32],
+}
+
+impl Message for LaterShareRecord {
+    const KIND: u8 = ShareRecord::KIND;
+    const VERSION: u8 = 2;
+    const MAX_SIZE_BYTES: usize = ShareRecord::MAX_SIZE_BYTES + EpochRecord::MAX_SIZE_BYTES;
 }
 
 /// The dealer's polynomial `f(z) = x + a·z`. Wiped on drop.
@@ -535,6 +637,23 @@ pub(crate) mod tests {
         };
         record.id = record.computed_id();
         (record, polynomial)
+    }
+
+    /// The three shares of a new wallet whose holders have these cards.
+    pub(crate) fn shares_with(
+        cards: &[Arc<crate::card::Card>; 3],
+        rng: &mut crate::test_fixtures::Seeded,
+    ) -> [Arc<KeyShare>; 3] {
+        let (mut record, polynomial) = record(rand_core::Rng::next_u64(rng));
+        record.holders = [0, 1, 2].map(|at: usize| Holder::Party {
+            party: cards[at].party().clone(),
+            card: cards[at].fingerprint(),
+        });
+        record.id = record.computed_id();
+        let wallet = WalletPublic::try_from(record).unwrap();
+        ShareIndex::ALL.map(|index| {
+            Arc::new(KeyShare::new(wallet.clone(), index, polynomial.share(index).unwrap()).unwrap())
+        })
     }
 
     #[test]

@@ -102,6 +102,12 @@ impl DeviceWallet {
         Self { paillier, ..self }
     }
 
+    /// This wallet with the share of another epoch.
+    #[must_use]
+    pub fn with_share(self, share: Arc<KeyShare>) -> Self {
+        Self { share, ..self }
+    }
+
     fn to_record(&self) -> Result<DeviceRecord, EncodeError> {
         Ok(DeviceRecord {
             share: self.share.to_secret_bytes()?.to_vec(),

@@ -422,19 +422,28 @@ fn what_is_hashed_is_pinned() {
         responder: seat("service", ShareIndex::Service, 6),
         path: "m/0/7".parse().unwrap(),
         digest: [8; 32],
+        record: None,
     };
-    let hashes = [
-        agreement.prologue(),
-        agreement.sid1(),
-        agreement.sid2(&[9; 32]),
-        agreement.sid(&[9; 32]),
-        ciphertext_hash(&Natural::from(10)),
-    ];
+    let of = |agreement: &Agreement| {
+        [
+            agreement.prologue(),
+            agreement.sid1(),
+            agreement.sid2(&[9; 32]),
+            agreement.sid(&[9; 32]),
+            ciphertext_hash(&Natural::from(10)),
+        ]
+    };
+    let hashes = of(&agreement);
     // A change here is a change of the protocol: old and new builds no longer sign together.
     assert_eq!(
         hashes.map(|hash| hex::encode(&hash[..8])),
         ["8588499902798513", "5106b559698e2ba4", "754ddf8eabe89583", "743727d145b12ce0", "f9aa170631d51379"]
     );
+    // From epoch 1 on, all hashes of a session are also over the record in force.
+    let on_record = |byte| of(&Agreement { record: Some([byte; 32]), ..agreement.clone() });
+    for (at, one) in on_record(1).iter().enumerate().take(4) {
+        assert!(*one != hashes[at] && *one != on_record(2)[at], "hash {at}");
+    }
 }
 
 /// A tail on a round message would be under no hash: a decoder that ignored it would let one value
