@@ -9,7 +9,7 @@ use duet_protocol::{
     catch_up::SlopeBox,
     codec::{self, Message},
     enrolment::{EnrolmentOffer, VerifiedEnrolment},
-    epoch::SignedRecord,
+    history::SignedRecord,
     keygen::{DeviceWallet, PendingWallet},
     package::{Envelope, PreparedShare},
     receipt::{CommitAck, Receipt, ReceiptBundle},

@@ -37,6 +37,7 @@ pub mod enrolment;
 pub mod epoch;
 pub mod extended_key;
 pub mod hedge;
+pub mod history;
 mod holding;
 pub mod identity;
 pub mod ids;
@@ -62,6 +63,7 @@ pub mod share;
 pub mod signature;
 pub mod transcript;
 pub mod verdict;
+mod wallet;
 
 // The tests beside the code use the same parties as all other tests. The adversary crate itself
 // would link a second copy of this one, whose types are others.

@@ -31,8 +31,9 @@ use crate::{
     channel::{Channel, Handshake, NotAuthentic, TAG_SIZE_BYTES},
     codec::{self, DecodeError, EncodeError, Message},
     curve::{Point, Scalar, SecretScalar},
-    epoch::{EpochRecord, HolderSignature, InvalidEpochRecord, OneSuccessor, OtherSuccessor, SignedRecord},
+    epoch::{EpochRecord, InvalidEpochRecord},
     hedge::{Entropy, Hedge, Purpose},
+    history::{HolderSignature, OneSuccessor, OtherSuccessor, SignedRecord},
     identity::{IdentitySignature, PartyKeys, Statement},
     ids::{CardFingerprint, PartyId, ShareIndex, WalletId},
     session::{ApiMisuse, Seat, max_handshake_size_bytes},
@@ -307,7 +308,7 @@ impl Maker {
         let wallet = share.wallet();
         let commitment = slope.moved(wallet.commitment()).ok_or(RefreshError::Degenerate)?;
         let locked_keys = theirs.locked_keys.max(*locked_keys);
-        let record = match EpochRecord::refreshed(wallet, commitment, devices, locked_keys) {
+        let record = match wallet.refreshed(commitment, devices, locked_keys) {
             Err(InvalidEpochRecord::Wallet(InvalidWallet::PublicShare)) => {
                 return Err(RefreshError::Degenerate);
             }

@@ -110,7 +110,7 @@ pub(crate) struct Agreement {
     #[udigest(as_bytes)]
     pub(crate) digest: [u8; 32],
     /// The hash of the record in force, from epoch 1 on. Two holders of different records get no
-    /// channel. It is hashed around the rest, so that sessions of epoch 0 are those of all versions.
+    /// channel. It is hashed around the rest, so sessions of epoch 0 are as in all versions.
     #[udigest(skip)]
     pub(crate) record: Option<[u8; 32]>,
 }

@@ -5,7 +5,8 @@ use crate::{
     arithmetic::default_arithmetic,
     catch_up::{BoxRefusal, CatchUpRefusal, Follower, OtherEpoch, SlopeBox},
     enrolment::VerifiedEnrolment,
-    epoch::{self, RecordRefusal, SignerCard},
+    epoch,
+    history::{self, RecordRefusal, SignerCard},
     ids::{Epoch, TenantId},
     initiator::Initiator,
     public_key::{ChainCode, PublicKey},
@@ -465,14 +466,14 @@ fn the_maker_of_a_fork_is_named_and_one_record_stands() {
     let mut holders = Holders::new(1);
     let one = holders.refresh([Service, Partner]).signed;
     let other = holders.refresh([Device, Service]).signed;
-    assert_eq!(epoch::forkers(&one, &other), [Service]);
-    assert_eq!(epoch::forkers(&one, &one), []);
-    assert_eq!(epoch::standing(&one, &other), epoch::standing(&other, &one));
+    assert_eq!(history::forkers(&one, &other), [Service]);
+    assert_eq!(history::forkers(&one, &one), []);
+    assert_eq!(history::standing(&one, &other), history::standing(&other, &one));
     // The next epoch of one is no fork of it.
     let made = holders.refresh([Service, Partner]);
     let first = made.signed.clone();
     holders.complete(made, 0);
-    assert_eq!(epoch::forkers(&first, &holders.refresh([Service, Partner]).signed), []);
+    assert_eq!(history::forkers(&first, &holders.refresh([Service, Partner]).signed), []);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use duet_protocol::{
     catch_up::SlopeBox,
     codec::{self, Message},
     enrolment::{EnrolmentOffer, VerifiedEnrolment},
-    epoch::{OneSuccessor, SignedRecord},
+    history::{OneSuccessor, SignedRecord},
     ids::ShareIndex,
     keygen::{DeviceWallet, PendingWallet},
     package::{Envelope, PreparedShare},
