@@ -83,6 +83,9 @@ fn broke(reply: &Reply) -> StoreError {
     StoreError(StoreFailure::Unknown(reason.to_owned()))
 }
 
+/// How often a request is made again because the broker went back.
+const MAX_REPETITIONS: u32 = 2;
+
 /// How soon a job is looked at again that was in hand when the broker went back.
 const AFTER_GOING_BACK: Duration = Duration::from_secs(1);
 
@@ -103,7 +106,19 @@ impl Attempts {
         (caller, replied)
     }
 
+    /// Asks the core. If the broker goes back meanwhile, asks again what holds for any version of
+    /// the job.
     async fn ask(&self, request: Request) -> Reply {
+        for _ in 0..MAX_REPETITIONS {
+            if request.goes_by_a_version() {
+                break;
+            }
+            let (_, replied) = self.begin(request.clone()).await;
+            match replied.await.unwrap_or(Reply::Broke) {
+                Reply::WentBack => {}
+                reply => return reply,
+            }
+        }
         let (_, replied) = self.begin(request).await;
         replied.await.unwrap_or(Reply::Broke)
     }

@@ -141,6 +141,26 @@ pub enum Request {
     LookPastOwners(Vec<Summary>),
 }
 
+impl Request {
+    /// Whether it says what it wants of certain versions of jobs, so that it means nothing once the
+    /// broker has gone back.
+    #[must_use]
+    pub const fn goes_by_a_version(&self) -> bool {
+        match self {
+            Self::Revoke { .. } | Self::Sign(..) | Self::Sweep(_) | Self::LookPastOwners(_) => true,
+            Self::Work { .. }
+            | Self::Submit(_)
+            | Self::SubmitForOwner(_)
+            | Self::Approve { .. }
+            | Self::Reject { .. }
+            | Self::Cancel(_)
+            | Self::TellParties(_)
+            | Self::PutBack(_)
+            | Self::EndAttempt { .. } => false,
+        }
+    }
+}
+
 /// The reply to a [`Request`].
 #[derive(Debug, Clone)]
 pub enum Reply {
