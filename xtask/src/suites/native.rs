@@ -1,8 +1,11 @@
 //! Runs the tests in Rust.
 
 use std::{
+    env,
     io::{BufRead as _, BufReader},
+    num::NonZeroUsize,
     process::{Child, Command, Stdio},
+    thread,
 };
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +26,8 @@ pub(super) fn run(selection: &[&str], postgres: &TestPostgres, counts: &mut Coun
     let packages = IN_ONE_PROCESS.map(|name| format!("package({name})")).join(" or ");
     let mut apart = nextest("run")?;
     apart.args(selection).args(["-E", &format!("not ({packages})")]);
+    // Many of them wait for a broker: with two for two cores, a quarter of the processor was idle.
+    set_threads(&mut apart, 3);
     let mut results = vec![tests(postgres.tell(&mut apart), counts)];
     let mut list = nextest("list")?;
     list.args(selection).args(["--message-format", "json", "-E", &packages]);
@@ -30,6 +35,14 @@ pub(super) fn run(selection: &[&str], postgres: &TestPostgres, counts: &mut Coun
         results.push(tests(&mut binary, counts));
     }
     results.into_iter().collect()
+}
+
+/// Has nextest run so many tests at once for each two cores, unless the environment says how many.
+pub(super) fn set_threads(nextest: &mut Command, for_two_cores: usize) {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    if env::var_os("NEXTEST_TEST_THREADS").is_none() {
+        nextest.args(["--test-threads", &(for_two_cores * cores).div_ceil(2).to_string()]);
+    }
 }
 
 /// The commands that run the test binaries of [`IN_ONE_PROCESS`], from nextest's list.

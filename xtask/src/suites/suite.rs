@@ -1,6 +1,6 @@
 //! One suite of the test command: what it needs, and what it runs.
 
-use std::{env, fs, num::NonZeroUsize, process::Command, thread};
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -174,12 +174,9 @@ impl Suite {
                 let postgres = TestPostgres::start()?;
                 let mut nextest = nextest("run")?;
                 nextest.args(E2E).env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
-                // Twice as many as cores, because these tests wait much of the time: with one and a
-                // half times as many, two fifths of the processor were idle.
-                let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-                if env::var_os("NEXTEST_TEST_THREADS").is_none() {
-                    nextest.args(["--test-threads", &(2 * cores).to_string()]);
-                }
+                // These tests wait much of the time: with three for two cores, two fifths of the
+                // processor were idle.
+                native::set_threads(&mut nextest, 4);
                 tests(postgres.tell(&mut nextest), counts)
             }
             Self::Browser => {
